@@ -1,0 +1,1 @@
+//! Group commit: gather, commit, release, retry.

@@ -1,0 +1,1 @@
+//! Listeners and configuration; hangs the doors.

@@ -1,0 +1,1 @@
+//! Seeded simulator, auditor, reference store, and the conformance suite for stores.

@@ -1,0 +1,1 @@
+//! Workflow files (YAML, JSON, JSON5, KDL) into wire requests.

@@ -1,0 +1,1 @@
+//! Remembers batches in SQLite.

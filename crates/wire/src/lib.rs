@@ -1,0 +1,1 @@
+//! Serde types of torc's API and of our additions to it.

@@ -1,0 +1,1 @@
+//! Claims jobs, runs their processes, reports.

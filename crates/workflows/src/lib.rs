@@ -1,0 +1,1 @@
+//! The workflows door: torc's HTTP API over the engine.
