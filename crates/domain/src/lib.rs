@@ -1,1 +1,17 @@
 //! What a job may do: states, lanes, windows, claims, the graph, batches. No I/O, no clock.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod batch;
+pub mod catalog;
+pub mod claim;
+pub mod command;
+pub mod ids;
+pub mod job;
+pub mod lane;
+pub mod limits;
+pub mod port;
+pub mod state;

@@ -1,0 +1,146 @@
+//! A batch: all changes between two commits, applied by the store in one transaction.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::catalog::{Row, Statement, StatementOutcome, Table};
+use crate::claim::Needs;
+use crate::ids::{JobId, LaneId, Lsn, RequirementId, SchedulerId, WorkflowId};
+use crate::job::{JobRow, Payload, RelationKind};
+use crate::lane::LabelSet;
+use crate::state::STATES;
+
+/// What the store is to make durable at once. The two kinds of entries of the design are apart:
+/// `statements` may be refused one by one, all else cannot be.
+///
+/// The store applies, in this order: sequences, workflows, lanes, requirements, jobs (as listed),
+/// details, edges, relations, appends, statements, `jobs_deleted`, `workflows_deleted`; and writes
+/// its `lsn`. A batch whose lsn is already stored is a no-op that answers as it did (with
+/// `Inserted`, `Row(None)` or `Count(0)` for its statements where the answer is gone).
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Batch {
+    pub lsn: Lsn,
+    /// New high-water marks: ids below them may be in use.
+    pub sequences: Vec<(Sequence, i64)>,
+    /// Hot rows of workflows: inserted or replaced.
+    pub workflows: Vec<WorkflowRow>,
+    /// Lanes: inserted.
+    pub lanes: Vec<LaneRow>,
+    /// What lanes of this requirement need from now on: inserted or replaced.
+    pub requirements: Vec<(WorkflowId, RequirementId, Needs)>,
+    /// Hot rows of jobs, each job once, as it is at the end of the batch.
+    pub jobs: Vec<JobWrite>,
+    /// What is written once of a job; replaced where the job has one.
+    pub details: Vec<JobDetail>,
+    /// (job, the job it depends on). One that is there already stays.
+    pub edges: Vec<(JobId, JobId)>,
+    pub relations: Vec<(JobId, RelationKind, i64)>,
+    /// Rows of tables that are only ever added to: results and events.
+    pub appends: Vec<(Table, Row)>,
+    pub statements: Vec<Statement>,
+    /// Jobs to delete with all that hangs on them.
+    pub jobs_deleted: Vec<JobId>,
+    /// Workflows to delete with all that hangs on them.
+    pub workflows_deleted: Vec<WorkflowId>,
+}
+
+/// A hot row to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JobWrite {
+    pub row: JobRow,
+    /// The job is created by this batch: insert, otherwise update by id.
+    pub new: bool,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct JobDetail {
+    pub job: JobId,
+    pub workflow: WorkflowId,
+    pub name: Box<str>,
+    pub payload: Payload,
+}
+
+/// The hot row of a workflow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkflowRow {
+    pub id: WorkflowId,
+    /// Counts from 0; one more at each reset of the workflow.
+    pub run: i64,
+    pub canceled: bool,
+    pub archived: bool,
+    /// Whether any of its jobs depends on another.
+    pub has_edges: bool,
+    /// The requirement of jobs that name none.
+    pub default_requirement: RequirementId,
+    /// How many of its jobs are in each state, by the state's number.
+    pub counts: [i64; STATES],
+}
+
+impl WorkflowRow {
+    /// No job has anything left to do.
+    pub fn is_complete(&self) -> bool {
+        self.canceled
+            || crate::state::STATE_LIST.iter().all(|state| state.is_settled() || self.counts[*state as usize] == 0)
+    }
+}
+
+/// A lane: written once, by the batch that first needs it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LaneRow {
+    pub id: LaneId,
+    pub workflow: WorkflowId,
+    pub requirement: RequirementId,
+    pub labels: LabelSet,
+    pub scheduler: Option<SchedulerId>,
+}
+
+/// What numbers are given out from: one for each catalog table, and for jobs and lanes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Sequence {
+    Job,
+    Lane,
+    Row(Table),
+}
+
+impl Sequence {
+    /// Its name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sequence::Job => "job",
+            Sequence::Lane => "lane",
+            Sequence::Row(table) => table.name(),
+        }
+    }
+}
+
+impl Batch {
+    /// How many changes it holds: what `batch_max` and the backlog count.
+    pub fn len(&self) -> usize {
+        self.workflows.len()
+            + self.lanes.len()
+            + self.requirements.len()
+            + self.jobs.len()
+            + self.edges.len()
+            + self.relations.len()
+            + self.appends.len()
+            + self.statements.iter().map(Statement::len).sum::<usize>()
+            + self.jobs_deleted.len()
+            + self.workflows_deleted.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.sequences.is_empty()
+    }
+}
+
+impl Statement {
+    fn len(&self) -> usize {
+        match self {
+            Statement::Insert { rows, .. } => rows.len(),
+            Statement::Update { .. } | Statement::Delete { .. } | Statement::DeleteAll { .. } => 1,
+        }
+    }
+}
+
+/// What a committed batch answers: one outcome for each of its statements, in their order.
+pub type Outcomes = Vec<StatementOutcome>;

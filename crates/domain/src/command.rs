@@ -1,0 +1,206 @@
+//! What may be asked of the machine, and what it answers.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::catalog::{Row, Statement, StatementOutcome, Table, Value};
+use crate::claim::{Capacity, Needs};
+use crate::ids::{JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
+use crate::job::{JobRow, NewJob, Outcome, Payload};
+use crate::lane::LabelSet;
+use crate::state::JobState;
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Command {
+    /// → `Created` (the workflow's id). The rows' ids are set by the machine.
+    CreateWorkflow(Box<NewWorkflow>),
+    /// → `Done`. Everything of it goes.
+    DeleteWorkflow(WorkflowId),
+    /// Claimed and running jobs become canceled; nothing more is handed out. → `Done`
+    CancelWorkflow(WorkflowId),
+    /// → `Done`
+    ArchiveWorkflow { workflow: WorkflowId, archived: bool },
+    /// A new run: its number goes up, it is no longer canceled. Refused while jobs are held, unless
+    /// forced. → `Count` (the new run's number)
+    NewRun { workflow: WorkflowId, force: bool },
+    /// Jobs back to draft: all, or those that failed and all that hang on them. → `Count`
+    ResetJobs { workflow: WorkflowId, failed_only: bool },
+    /// Derives the dependencies that files and user data imply, then makes each job blocked or
+    /// ready. → `Done`
+    Initialize { workflow: WorkflowId, only_drafts: bool },
+    /// All or nothing. → `Created` (the first id; the others follow it in order)
+    CreateJobs { workflow: WorkflowId, jobs: Vec<NewJob> },
+    /// → `Done`
+    UpdateJob { job: JobId, change: Box<JobChange> },
+    /// → `Claimed`
+    Claim(Claim),
+    /// → `Job`
+    Start { job: JobId, run: i64, node: NodeId },
+    /// Accepts outcomes, each alone, then claims if asked to. → `Reported`
+    Report(Report),
+    /// A new attempt. → `Job`
+    Retry { job: JobId, run: i64, attempts_max: i64, delay_ms: i64 },
+    /// A state set by hand. → `Job`
+    SetState { job: JobId, run: i64, state: JobState },
+    /// → `Created` (the first id)
+    CreateRequirements { workflow: WorkflowId, rows: Vec<(Row, Needs)> },
+    /// → `Statement`
+    UpdateRequirement { workflow: WorkflowId, id: RequirementId, set: Vec<(usize, Value)>, needs: Needs },
+    /// Rows of any other table than workflows, requirements and results. → `Created`
+    Insert { table: Table, workflow: WorkflowId, rows: Vec<Row> },
+    /// An update or delete of rows of any such table, or an update of a workflow's row.
+    /// → `Statement`
+    Apply(Statement),
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewWorkflow {
+    pub row: Row,
+    pub default_requirement: Row,
+    pub needs: Needs,
+}
+
+/// What is to change of a job: absent, it stays.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct JobChange {
+    pub name: Option<Box<str>>,
+    pub payload: Option<Payload>,
+    pub requirement: Option<RequirementId>,
+    pub labels: Option<LabelSet>,
+    pub scheduler: Option<Option<SchedulerId>>,
+    pub priority: Option<i64>,
+    pub cancel_on_failure: Option<bool>,
+    /// May only be done to a draft.
+    pub draft_only: bool,
+}
+
+/// Who wants jobs, how many, and by which order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Claim {
+    pub workflow: WorkflowId,
+    /// Never more than this many.
+    pub limit: u32,
+    /// The claimant's labels: without any it gets jobs without any, otherwise jobs whose labels are
+    /// some of these, and at least one.
+    pub labels: LabelSet,
+    pub by: ClaimOrder,
+    /// Claimed jobs are started on this node at once.
+    pub start_on: Option<NodeId>,
+    /// With nothing to hand out the answer is held until then.
+    pub wait_until: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClaimOrder {
+    /// By (priority, id), whatever they need.
+    Queue,
+    /// By (priority, gpus, runtime, memory, cpus, id), taking what fits.
+    Fitting {
+        capacity: Capacity,
+        /// Takes jobs of this scheduler and of none, if there are any; else, unless `strict`, any.
+        scheduler: Option<SchedulerId>,
+        strict: bool,
+    },
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Report {
+    pub workflow: WorkflowId,
+    pub completions: Vec<Completion>,
+    pub claim: Option<Claim>,
+}
+
+/// An outcome as reported, with its fence: what is absent is not checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Completion {
+    pub job: JobId,
+    pub run: i64,
+    pub attempt: Option<i64>,
+    pub node: Option<NodeId>,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answer {
+    Done,
+    Created(i64),
+    Count(i64),
+    Job(JobRow),
+    Claimed(Claimed),
+    Reported {
+        outcomes: Vec<(JobId, Result<(), Rejection>)>,
+        claimed: Option<Claimed>,
+        is_complete: bool,
+        is_canceled: bool,
+    },
+    /// The place of its statement in its batch: the outcome comes with the commit.
+    Statement(usize),
+    Rejected(Rejection),
+    /// Only after its commit, in the place of `Statement`.
+    Outcome(StatementOutcome),
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Claimed {
+    pub jobs: Vec<(JobRow, Payload)>,
+    /// The workflow was canceled: nothing is handed out.
+    pub canceled: bool,
+}
+
+/// Why a command was refused. Nothing was changed.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Rejection {
+    NoSuchWorkflow(WorkflowId),
+    NoSuchJob(JobId),
+    NoSuchRequirement(RequirementId),
+    /// The job named as a prerequisite is not of this workflow.
+    NoSuchPrerequisite(JobId),
+    OtherWorkflow {
+        job: JobId,
+        workflow: WorkflowId,
+    },
+    AlreadyEnded {
+        job: JobId,
+        state: JobState,
+    },
+    /// The command does not go with the job's state.
+    WrongState {
+        job: JobId,
+        state: JobState,
+    },
+    RunMismatch {
+        given: i64,
+        current: i64,
+    },
+    AttemptMismatch {
+        job: JobId,
+        given: i64,
+        current: i64,
+    },
+    NodeMismatch {
+        job: JobId,
+        given: NodeId,
+        current: NodeId,
+    },
+    /// Its attempt is already the last one that may be.
+    NoAttemptLeft {
+        job: JobId,
+        attempt: i64,
+        attempts_max: i64,
+    },
+    NotAnOutcome(JobState),
+    Archived(WorkflowId),
+    /// So many of its jobs are claimed or running.
+    JobsHeld {
+        workflow: WorkflowId,
+        held: i64,
+    },
+    /// Its jobs depend on each other in a circle: here are some of it.
+    Cycle(Vec<JobId>),
+    NegativePriority(i64),
+    /// A bound was reached: which option, and its value.
+    Limit {
+        option: &'static str,
+        max: u64,
+    },
+}

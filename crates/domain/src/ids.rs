@@ -1,0 +1,63 @@
+//! Numbers that name things. A twin of two `i64` cannot be swapped by mistake.
+
+use core::fmt;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub i64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A job. Ids rise with creation, so within a priority the order of ids is first in, first out.
+    JobId
+    /// A workflow: the owner of jobs, lanes and catalog rows.
+    WorkflowId
+    /// A resource requirement of a workflow.
+    RequirementId
+    /// A lane: ready jobs that are interchangeable to a claimant.
+    LaneId
+    /// A compute node: a runner that registered itself.
+    NodeId
+    /// A scheduler that a job may be bound to.
+    SchedulerId
+    /// A stored outcome of one attempt.
+    ResultId
+}
+
+/// The number of a batch. Batches commit in the order of their numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    pub fn next(self) -> Lsn {
+        Lsn(self.0 + 1)
+    }
+}
+
+/// The boot epoch: one more at each start of a server on its store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Epoch(pub i64);
+
+/// Milliseconds since 1970-01-01 UTC. It comes in with each command; the domain reads no clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// This moment, `ms` milliseconds later.
+    pub fn after(self, ms: i64) -> Timestamp {
+        Timestamp(self.0.saturating_add(ms))
+    }
+}
+
+/// Names a caller that waits for an answer. Never used twice within one run of the server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);

@@ -1,0 +1,56 @@
+//! Every bound of the machine, in one place. Over a bound the answer is a refusal, never growth.
+
+/// Sizes and bounds. Plain values; whoever starts the machine may change them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Limits {
+    /// Jobs that one lane's window holds at most.
+    pub window_max: usize,
+    /// A lane with fewer jobs in its window, and more behind, asks for a page.
+    pub window_low: usize,
+    /// Jobs of one page.
+    pub page_max: u32,
+    /// A larger payload is not kept beside its window entry, in bytes.
+    pub payload_inline_max: u32,
+    /// Changed jobs that are remembered while a read is in flight; over it the oldest read is
+    /// abandoned and asked again.
+    pub recent_max: usize,
+    /// Claimed and running jobs kept in memory; others are read when they are named.
+    pub held_max: usize,
+    /// Lanes of all workflows in memory.
+    pub lanes_max: usize,
+    /// Workflows in memory that have nothing in flight.
+    pub workflows_max: usize,
+    /// Claims that wait for a job.
+    pub waiting_max: usize,
+    /// Commands that wait for a read.
+    pub parked_max: usize,
+    /// Jobs that wait for a moment.
+    pub timers_max: usize,
+    /// Bytes of all dependency graphs in memory.
+    pub graph_bytes_max: usize,
+    /// Jobs that one claim may take.
+    pub claim_max: usize,
+    /// Ids reserved at a time.
+    pub id_block: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            window_max: 4096,
+            window_low: 1024,
+            page_max: 2048,
+            payload_inline_max: 16 * 1024,
+            recent_max: 1 << 18,
+            held_max: 1 << 17,
+            lanes_max: 65_536,
+            workflows_max: 10_000,
+            waiting_max: 65_536,
+            parked_max: 65_536,
+            timers_max: 1_000_000,
+            graph_bytes_max: 256 << 20,
+            claim_max: 100_000,
+            id_block: 4096,
+        }
+    }
+}
