@@ -32,6 +32,8 @@ pub enum Command {
     CreateJobs { workflow: WorkflowId, jobs: Vec<NewJob> },
     /// → `Done`
     UpdateJob { job: JobId, change: Box<JobChange> },
+    /// One job of a workflow, or all; what waited for it goes on. → `Count`
+    DeleteJobs { workflow: WorkflowId, job: Option<JobId> },
     /// → `Claimed`
     Claim(Claim),
     /// → `Job`

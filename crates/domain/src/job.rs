@@ -27,7 +27,7 @@ pub struct JobRow {
     /// The boot epoch of the server that granted its claim.
     pub epoch: Epoch,
     pub started_at: Option<Timestamp>,
-    /// When it is to be ready, while it is scheduled.
+    /// It is not ready before.
     pub due_at: Option<Timestamp>,
     /// Its latest outcome.
     pub result: Option<ResultId>,
@@ -74,8 +74,8 @@ pub struct NewJob {
     pub scheduler: Option<SchedulerId>,
     pub priority: i64,
     pub cancel_on_failure: bool,
-    /// Once it is free, it waits this long before it is ready.
-    pub delay_ms: i64,
+    /// Once it is free, it waits until then before it is ready.
+    pub not_before: Option<Timestamp>,
     pub depends_on: Box<[JobId]>,
     pub relations: Box<[(RelationKind, i64)]>,
 }

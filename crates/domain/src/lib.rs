@@ -9,6 +9,7 @@ pub mod batch;
 pub mod catalog;
 pub mod claim;
 pub mod command;
+pub mod graph;
 pub mod ids;
 pub mod job;
 pub mod lane;
