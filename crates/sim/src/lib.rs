@@ -1,1 +1,6 @@
 //! Seeded simulator, auditor, reference store, and the conformance suite for stores.
+
+pub mod random;
+pub mod store;
+
+pub use store::{CommitFault, MemoryReader, MemoryStore};
