@@ -17,11 +17,15 @@
 mod backoff;
 mod cadence;
 mod failure;
+mod group;
+mod seat;
 mod sync;
 mod writer;
 
 pub use backoff::Backoff;
 pub use cadence::{Cadence, CadenceOptions, Flush};
 pub use failure::{Cause, Failure};
+pub use group::{Group, GroupOptions, Ledger, Refused};
+pub use seat::Submission;
 pub use sync::BackgroundSync;
 pub use writer::{NotIdle, Report, Sink, Stopped, Syncing, Writer};

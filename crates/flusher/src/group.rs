@@ -1,0 +1,579 @@
+//! The group commit of callers who bring their own threads: the first leads, the others join.
+//!
+//! A caller that finds nobody leading takes the ledger and commits its operation on its own thread:
+//! one uncontended lock before and one after. Whoever comes meanwhile waits in line with its
+//! operation; the leader takes what is in line into its transaction, answers it, and hands the
+//! ledger to the next in line. Operations from async callers are led by an attendant thread, which
+//! starts with the first of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::seat::{Seat, Submission, Turn};
+use crate::{Backoff, Cause, Failure};
+
+/// Where operations go, several in one transaction.
+pub trait Ledger: Send + 'static {
+    type Op: Send + 'static;
+    /// What an operation's caller gets, its own failure included: an operation that fails alone
+    /// leaves the rest of its transaction as it was.
+    type Answer: Send + 'static;
+
+    /// Begins a transaction that may write.
+    ///
+    /// # Errors
+    /// `Busy` if it may be tried again.
+    fn begin(&mut self) -> Result<(), Failure>;
+
+    /// Carries one operation out. It may be carried out again after a roll-back.
+    ///
+    /// # Errors
+    /// Only what fails the whole transaction.
+    fn apply(&mut self, op: &Self::Op) -> Result<Self::Answer, Failure>;
+
+    /// Commits what was applied.
+    ///
+    /// # Errors
+    /// `Busy` if nothing was committed.
+    fn commit(&mut self) -> Result<(), Failure>;
+
+    /// Undoes what was applied since [`begin`](Ledger::begin); called after any failure since.
+    fn roll_back(&mut self);
+
+    /// A transaction of one operation; override it where that is cheaper.
+    ///
+    /// # Errors
+    /// As the three steps.
+    fn apply_alone(&mut self, op: &Self::Op) -> Result<Self::Answer, Failure> {
+        self.begin()?;
+        let answer = self.apply(op)?;
+        self.commit()?;
+        Ok(answer)
+    }
+}
+
+/// The bounds of a [`Group`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupOptions {
+    /// At most so many operations in one transaction.
+    pub batch_max: usize,
+    /// No operation is added to a transaction that is this old, since others share the file.
+    pub hold_max: Duration,
+    /// At most so many operations wait in line. More blocking callers wait outside; an async one
+    /// is refused.
+    pub waiting_max: usize,
+    /// A transaction that is still busy after this time is refused to its callers.
+    pub busy_timeout: Duration,
+    /// The pauses while the ledger is busy.
+    pub backoff: Backoff,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        GroupOptions {
+            batch_max: 1_024,
+            hold_max: Duration::from_millis(2),
+            waiting_max: 65_536,
+            busy_timeout: Duration::from_secs(5),
+            backoff: Backoff { first: Duration::from_micros(100), longest: Duration::from_millis(5) },
+        }
+    }
+}
+
+/// Why an operation was not carried out, sorted by what to do next.
+#[derive(Debug, Clone)]
+pub enum Refused {
+    /// The ledger stayed busy for the whole `busy_timeout`. Nothing was written; try again.
+    Busy(Arc<Cause>),
+    /// Too many operations wait in line. Try again later.
+    Full,
+    /// The ledger broke; this group takes no more.
+    Broken(Arc<Cause>),
+    /// The group was closed.
+    Closed,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Busy(cause) => write!(f, "busy: {cause}"),
+            Refused::Full => write!(f, "too many operations wait in line"),
+            Refused::Broken(cause) => write!(f, "broken: {cause}"),
+            Refused::Closed => write!(f, "closed"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Refused::Busy(cause) | Refused::Broken(cause) => Some(&***cause),
+            Refused::Full | Refused::Closed => None,
+        }
+    }
+}
+
+/// A ledger that many callers share.
+pub struct Group<L: Ledger> {
+    shared: Arc<Shared<L>>,
+}
+
+struct Shared<L: Ledger> {
+    options: GroupOptions,
+    state: Mutex<State<L>>,
+    /// There is room in the line, or the group closes.
+    room: Condvar,
+    /// As many came back as the leader gathers for.
+    gathered: Condvar,
+    /// The ledger is free for whoever closes the group.
+    free: Condvar,
+    /// The ledger is left to the attendant, or the group closes.
+    attend: Condvar,
+}
+
+struct State<L: Ledger> {
+    ledger: Place<L>,
+    line: VecDeque<Waiting<L>>,
+    /// How many callers wait for room in the line.
+    outside: usize,
+    gathering: Option<Gathering>,
+    has_attendant: bool,
+    /// Why nobody may join any more.
+    ended: Option<Refused>,
+}
+
+/// Where the ledger is.
+enum Place<L> {
+    /// Nobody leads, and nobody waits in line.
+    Free(Box<L>),
+    /// Somebody leads.
+    Led,
+    /// The attendant is to lead.
+    Left(Box<L>),
+    /// Broken or given out at the end.
+    Gone,
+}
+
+/// One in line. What waits with no operation wants the ledger for itself.
+struct Waiting<L: Ledger> {
+    op: Option<L::Op>,
+    seat: Arc<Seat<L>>,
+}
+
+/// The wait for callers that the last commit released.
+#[derive(Clone, Copy)]
+struct Gathering {
+    missing: usize,
+    until: Instant,
+}
+
+/// After a commit that released several callers, the next waits for them at most the commit's time
+/// divided by this.
+const GATHER_SHARE: u32 = 10;
+
+impl<L: Ledger> Group<L> {
+    #[must_use]
+    pub fn new(ledger: L, options: GroupOptions) -> Self {
+        let state = State {
+            ledger: Place::Free(Box::new(ledger)),
+            line: VecDeque::new(),
+            outside: 0,
+            gathering: None,
+            has_attendant: false,
+            ended: None,
+        };
+        Group {
+            shared: Arc::new(Shared {
+                options,
+                state: Mutex::new(state),
+                room: Condvar::new(),
+                gathered: Condvar::new(),
+                free: Condvar::new(),
+                attend: Condvar::new(),
+            }),
+        }
+    }
+
+    /// Carries `op` out and returns its answer when its transaction is committed.
+    ///
+    /// # Errors
+    /// [`Refused`], for all but `Broken` with nothing written.
+    pub fn submit(&self, op: L::Op) -> Result<L::Answer, Refused> {
+        let shared = &*self.shared;
+        let mut state = shared.lock();
+        state = shared.wait_for_room(state)?;
+        state.came_back();
+        if let Some(ledger) = state.take_free() {
+            drop(state);
+            return shared.lead(ledger, op);
+        }
+        let seat = Arc::new(Seat::for_this_thread());
+        state.line.push_back(Waiting { op: Some(op), seat: Arc::clone(&seat) });
+        shared.tell_gatherer(state);
+        match seat.wait() {
+            Turn::Answered(answer) => answer,
+            Turn::Lead(ledger, op) => {
+                let op = op.expect("an operation in line is handed on with the ledger");
+                shared.lead(ledger, op)
+            }
+        }
+    }
+
+    /// Puts `op` in line and returns a future of its answer. The operation is carried out whether
+    /// or not the future is polled.
+    ///
+    /// # Errors
+    /// At once if the line is full or the group has ended.
+    pub fn submit_async(&self, op: L::Op) -> Result<Submission<L>, Refused> {
+        let mut state = self.shared.lock();
+        if let Some(refused) = &state.ended {
+            return Err(refused.clone());
+        }
+        if state.line.len() >= self.shared.options.waiting_max {
+            return Err(Refused::Full);
+        }
+        if !state.has_attendant {
+            state.has_attendant = true;
+            let shared = Arc::clone(&self.shared);
+            thread::Builder::new()
+                .name("forebay-group".to_owned())
+                .spawn(move || shared.attend())
+                .expect("a process that cannot start a thread cannot go on");
+        }
+        state.came_back();
+        let seat = Arc::new(Seat::for_a_task());
+        state.line.push_back(Waiting { op: Some(op), seat: Arc::clone(&seat) });
+        if let Some(ledger) = state.take_free() {
+            state.ledger = Place::Left(ledger);
+            self.shared.attend.notify_one();
+        }
+        self.shared.tell_gatherer(state);
+        Ok(Submission::new(seat))
+    }
+
+    /// Runs `work` with the ledger, outside any transaction and after what is in line before it.
+    ///
+    /// # Errors
+    /// If the group has ended.
+    pub fn with_ledger<R>(&self, work: impl FnOnce(&mut L) -> R) -> Result<R, Refused> {
+        let shared = &*self.shared;
+        let mut state = shared.lock();
+        state = shared.wait_for_room(state)?;
+        let mut ledger = match state.take_free() {
+            Some(ledger) => {
+                drop(state);
+                ledger
+            }
+            None => {
+                let seat = Arc::new(Seat::for_this_thread());
+                state.line.push_back(Waiting { op: None, seat: Arc::clone(&seat) });
+                shared.tell_gatherer(state);
+                match seat.wait() {
+                    Turn::Lead(ledger, _) => ledger,
+                    Turn::Answered(Err(refused)) => return Err(refused),
+                    Turn::Answered(Ok(_)) => unreachable!("no operation was in line here"),
+                }
+            }
+        };
+        let result = panic::catch_unwind(AssertUnwindSafe(|| work(&mut ledger)));
+        match result {
+            Ok(result) => {
+                shared.hand_on(ledger, 0, Duration::ZERO);
+                Ok(result)
+            }
+            Err(panic) => {
+                shared.end(Refused::Broken(panicked()));
+                panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    /// Takes no more operations, finishes those in line, and gives the ledger back; none if it
+    /// broke or was given before.
+    pub fn close(&self) -> Option<L> {
+        let mut state = self.shared.lock();
+        state.ended.get_or_insert(Refused::Closed);
+        self.shared.room.notify_all();
+        loop {
+            match std::mem::replace(&mut state.ledger, Place::Gone) {
+                Place::Free(ledger) => {
+                    self.shared.attend.notify_all();
+                    self.shared.free.notify_all();
+                    return Some(*ledger);
+                }
+                Place::Gone => return None,
+                busy @ (Place::Led | Place::Left(_)) => state.ledger = busy,
+            }
+            state = self.shared.free.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<L: Ledger> fmt::Debug for Group<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+/// Closes the group; what async callers left in line is still carried out.
+impl<L: Ledger> Drop for Group<L> {
+    fn drop(&mut self) {
+        drop(self.close());
+    }
+}
+
+impl<L: Ledger> State<L> {
+    fn take_free(&mut self) -> Option<Box<L>> {
+        match std::mem::replace(&mut self.ledger, Place::Led) {
+            Place::Free(ledger) => Some(ledger),
+            other => {
+                self.ledger = other;
+                None
+            }
+        }
+    }
+
+    fn came_back(&mut self) {
+        self.gathering = self.gathering.and_then(|gathering| {
+            let missing = gathering.missing - 1;
+            (missing > 0).then_some(Gathering { missing, ..gathering })
+        });
+    }
+}
+
+/// What a leader has applied, with who waits for it; the leader's own operation comes first.
+struct Batch<L: Ledger> {
+    own: L::Op,
+    joined: Vec<(L::Op, Arc<Seat<L>>)>,
+}
+
+impl<L: Ledger> Shared<L> {
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
+        // No holder runs a ledger's code, or any other that panics, between two changes.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for_room<'a>(&'a self, mut state: MutexGuard<'a, State<L>>) -> Result<MutexGuard<'a, State<L>>, Refused> {
+        loop {
+            if let Some(refused) = &state.ended {
+                return Err(refused.clone());
+            }
+            if state.line.len() < self.options.waiting_max {
+                return Ok(state);
+            }
+            state.outside += 1;
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.outside -= 1;
+        }
+    }
+
+    fn tell_gatherer(&self, state: MutexGuard<'_, State<L>>) {
+        let all_came = state.gathering.is_none();
+        drop(state);
+        if all_came {
+            self.gathered.notify_one();
+        }
+    }
+
+    /// Leads one transaction, with `own` first in it.
+    fn lead(&self, mut ledger: Box<L>, own: L::Op) -> Result<L::Answer, Refused> {
+        self.gather();
+        let mut batch = Batch { own, joined: Vec::new() };
+        match self.commit(&mut ledger, &mut batch) {
+            Ok(Committed { own, joined, took }) => {
+                self.hand_on(ledger, 1 + joined.len(), took);
+                for ((_, seat), answer) in batch.joined.into_iter().zip(joined) {
+                    seat.answer(Ok(answer));
+                }
+                Ok(own)
+            }
+            Err(refused) => {
+                match &refused {
+                    Refused::Broken(_) => self.end(refused.clone()),
+                    Refused::Busy(_) | Refused::Full | Refused::Closed => {
+                        self.hand_on(ledger, 0, Duration::ZERO);
+                    }
+                }
+                for (_, seat) in batch.joined {
+                    seat.answer(Err(refused.clone()));
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// Waits for the callers that the last commit released, for a part of its time.
+    fn gather(&self) {
+        let mut state = self.lock();
+        while let Some(Gathering { until, .. }) = state.gathering {
+            let wait = until.saturating_duration_since(Instant::now());
+            if wait.is_zero() || state.line.len() >= self.options.batch_max {
+                state.gathering = None;
+                return;
+            }
+            let woken = self.gathered.wait_timeout(state, wait);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Tries until the transaction is committed, or refuses all of it.
+    fn commit(&self, ledger: &mut L, batch: &mut Batch<L>) -> Result<Committed<L::Answer>, Refused> {
+        let mut busy_since = None;
+        let mut tries = 0;
+        loop {
+            let caught = panic::catch_unwind(AssertUnwindSafe(|| self.try_commit(ledger, batch)));
+            let failure = match caught {
+                Ok(Ok(committed)) => return Ok(committed),
+                Ok(Err(failure)) => {
+                    ledger.roll_back();
+                    failure
+                }
+                Err(_) => return Err(Refused::Broken(panicked())),
+            };
+            match failure {
+                Failure::Broken(cause) => return Err(Refused::Broken(Arc::new(cause))),
+                Failure::Busy(cause) => {
+                    let since = *busy_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.options.busy_timeout {
+                        return Err(Refused::Busy(Arc::new(cause)));
+                    }
+                    tries += 1;
+                    thread::sleep(self.options.backoff.pause(tries));
+                }
+            }
+        }
+    }
+
+    fn try_commit(&self, ledger: &mut L, batch: &mut Batch<L>) -> Result<Committed<L::Answer>, Failure> {
+        if batch.joined.is_empty() {
+            match self.next_in_line() {
+                Some(next) => batch.joined.push(next),
+                None => {
+                    let own = ledger.apply_alone(&batch.own)?;
+                    return Ok(Committed { own, joined: Vec::new(), took: Duration::ZERO });
+                }
+            }
+        }
+        let start = Instant::now();
+        ledger.begin()?;
+        let own = ledger.apply(&batch.own)?;
+        let mut joined = Vec::with_capacity(batch.joined.len());
+        loop {
+            while let Some((op, _)) = batch.joined.get(joined.len()) {
+                joined.push(ledger.apply(op)?);
+            }
+            if batch.joined.len() + 1 >= self.options.batch_max || start.elapsed() >= self.options.hold_max {
+                break;
+            }
+            match self.next_in_line() {
+                Some(next) => batch.joined.push(next),
+                None => break,
+            }
+        }
+        let applied = Instant::now();
+        ledger.commit()?;
+        Ok(Committed { own, joined, took: applied.elapsed() })
+    }
+
+    /// Takes the next operation from the line, unless who is next wants the ledger for itself.
+    fn next_in_line(&self) -> Option<(L::Op, Arc<Seat<L>>)> {
+        let mut state = self.lock();
+        if state.line.front().is_none_or(|next| next.op.is_none()) {
+            return None;
+        }
+        self.tell_room(&state);
+        let next = state.line.pop_front().expect("the line has a front");
+        Some((next.op.expect("the front has an operation"), next.seat))
+    }
+
+    /// Passes the ledger to the next in line, or leaves it free. `released` callers are about to
+    /// be answered by a commit that took `took`.
+    fn hand_on(&self, ledger: Box<L>, released: usize, took: Duration) {
+        let mut state = self.lock();
+        if released > 1 {
+            let until = Instant::now() + took / GATHER_SHARE;
+            state.gathering = Some(Gathering { missing: released, until });
+        }
+        let next_is_task = state.line.front().map(|next| next.seat.is_for_a_task());
+        match next_is_task {
+            None => {
+                let closing = state.ended.is_some();
+                state.ledger = Place::Free(ledger);
+                if closing {
+                    self.free.notify_all();
+                }
+            }
+            Some(true) => {
+                state.ledger = Place::Left(ledger);
+                self.attend.notify_one();
+            }
+            Some(false) => {
+                self.tell_room(&state);
+                let next = state.line.pop_front().expect("the line has a front");
+                drop(state);
+                next.seat.lead(ledger, next.op);
+            }
+        }
+    }
+
+    /// Somebody is about to leave the line.
+    fn tell_room(&self, state: &State<L>) {
+        if state.outside > 0 {
+            self.room.notify_one();
+        }
+    }
+
+    /// The ledger is lost: refuses all in line and all to come.
+    fn end(&self, refused: Refused) {
+        let mut state = self.lock();
+        state.ended = Some(refused.clone());
+        state.ledger = Place::Gone;
+        let line = std::mem::take(&mut state.line);
+        drop(state);
+        self.room.notify_all();
+        self.free.notify_all();
+        self.attend.notify_all();
+        for waiting in line {
+            waiting.seat.answer(Err(refused.clone()));
+        }
+    }
+
+    /// The attendant's life: leads when an async caller is next in line.
+    fn attend(&self) {
+        let mut state = self.lock();
+        loop {
+            match std::mem::replace(&mut state.ledger, Place::Led) {
+                Place::Left(ledger) => {
+                    self.tell_room(&state);
+                    let next = state.line.pop_front().expect("the ledger is left for the next");
+                    drop(state);
+                    let op = next.op.expect("an async caller is in line with an operation");
+                    let answer = self.lead(ledger, op);
+                    next.seat.answer(answer);
+                    state = self.lock();
+                    continue;
+                }
+                Place::Gone => {
+                    state.ledger = Place::Gone;
+                    return;
+                }
+                other @ (Place::Free(_) | Place::Led) => state.ledger = other,
+            }
+            state = self.attend.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+struct Committed<A> {
+    own: A,
+    joined: Vec<A>,
+    took: Duration,
+}
+
+fn panicked() -> Arc<Cause> {
+    Arc::new("the ledger panicked".into())
+}

@@ -1,0 +1,3 @@
+//! The group commit seen from outside, with real threads.
+
+mod group;
