@@ -1,7 +1,7 @@
 //! Chance from a seed: the same seed gives the same numbers, on every machine and for ever.
 
 /// A small generator (splitmix64). Its whole state is one number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Random(u64);
 
 impl Random {
