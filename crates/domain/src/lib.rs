@@ -14,5 +14,6 @@ pub mod ids;
 pub mod job;
 pub mod lane;
 pub mod limits;
+pub mod machine;
 pub mod port;
 pub mod state;

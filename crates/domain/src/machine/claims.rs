@@ -1,0 +1,326 @@
+//! Claims: a merge of the heads of the lanes that a claimant may take from, by the order that it
+//! asked for.
+
+use alloc::collections::BinaryHeap;
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+
+use super::{Machine, Step, Work};
+use crate::claim::{Needs, Packing};
+use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
+use crate::ids::{JobId, LaneId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use crate::job::{JobRow, Payload};
+use crate::lane::{Horizon, Lane, OrderKey};
+use crate::state::Event;
+
+/// A claim that is not answered yet, and how far it came.
+#[derive(Debug)]
+pub(super) struct WaitingClaim {
+    ticket: Ticket,
+    claim: Claim,
+    taken: Vec<JobRow>,
+    packing: Option<Packing>,
+    /// Nothing of its scheduler was there: it takes any.
+    any_scheduler: bool,
+    /// What the answer says beside the claim, if it came with a report.
+    report: Option<Reported>,
+}
+
+pub(super) type Reported = Vec<(JobId, Result<(), Rejection>)>;
+
+/// How a claim's pass over the lanes ended.
+#[derive(PartialEq, Eq)]
+enum Pass {
+    /// It has all that it can get now.
+    Done,
+    /// The next job in the order may be in a page that is not there yet.
+    Starved,
+}
+
+/// The place in the merged order: a lane's rank first, then what the order says of the lane, then id.
+type MergeKey = (Option<OrderRank>, JobId);
+type OrderRank = (Reverse<i64>, [Reverse<i64>; 4]);
+
+impl Machine {
+    pub(super) fn claim(&mut self, now: Timestamp, ticket: Ticket, claim: &Claim) -> Step {
+        self.resident(claim.workflow)?;
+        self.begin_claim(now, ticket, claim.clone(), None)
+    }
+
+    /// Takes what there is; waits if there is nothing and the claim may wait.
+    pub(super) fn begin_claim(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        claim: Claim,
+        report: Option<Reported>,
+    ) -> Step {
+        let workflow = claim.workflow;
+        let packing = match claim.by {
+            ClaimOrder::Queue => None,
+            ClaimOrder::Fitting { capacity, .. } => Some(Packing::new(capacity)),
+        };
+        let any_scheduler = matches!(claim.by, ClaimOrder::Queue);
+        let mut waiting = WaitingClaim { ticket, claim, taken: Vec::new(), packing, any_scheduler, report };
+        if self.advance(now, &mut waiting) {
+            self.finish_claim(waiting);
+        } else if self.waiters.len() >= self.limits.waiting_max {
+            let max = self.limits.waiting_max as u64;
+            self.put_back(&waiting.taken);
+            return Err(Rejection::Limit { option: "waiting_max", max }.into());
+        } else {
+            if let Some(until) = waiting.claim.wait_until {
+                self.deadlines.insert((until, workflow, ticket));
+            }
+            self.waiters.insert(ticket, workflow);
+            self.workflows.get_mut(&workflow).expect("it is resident").waiting.push_back(waiting);
+        }
+        Ok(None)
+    }
+
+    /// Lets waiting claims take what has become ready since.
+    pub(super) fn serve(&mut self, now: Timestamp) {
+        while let Some(id) = self.awake.pop_first() {
+            let Some(workflow) = self.workflows.get_mut(&id) else { continue };
+            if workflow.frozen.is_some() {
+                continue;
+            }
+            let lanes: Vec<LaneId> = workflow.lanes.values().copied().collect();
+            let mut left = core::mem::take(&mut workflow.waiting);
+            let mut still = alloc::collections::VecDeque::new();
+            while let Some(mut waiting) = left.pop_front() {
+                let canceled = self.workflows[&id].row.canceled;
+                let any = lanes
+                    .iter()
+                    .any(|lane| self.lanes.get(lane).is_some_and(|lane| !lane.is_empty() || lane.is_behind()));
+                if !any && !canceled && waiting.taken.is_empty() {
+                    still.push_back(waiting);
+                    still.append(&mut left);
+                } else if self.advance(now, &mut waiting) {
+                    self.unlist(&waiting);
+                    self.finish_claim(waiting);
+                } else {
+                    still.push_back(waiting);
+                }
+            }
+            let workflow = self.workflows.get_mut(&id).expect("claims do not unload their workflow");
+            workflow.waiting = still;
+        }
+    }
+
+    /// Answers claims that have waited long enough with what they have.
+    pub(super) fn expire_waiting(&mut self, now: Timestamp) {
+        while let Some(&(until, id, ticket)) = self.deadlines.first() {
+            if until > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(mut waiting) = self.remove_waiting(id, ticket) {
+                // One that is owed a page goes on without waiting for more than that.
+                waiting.claim.wait_until = None;
+                if self.advance(now, &mut waiting) {
+                    self.finish_claim(waiting);
+                } else {
+                    self.waiters.insert(ticket, id);
+                    self.workflows.get_mut(&id).expect("its claim was just found").waiting.push_front(waiting);
+                }
+            }
+        }
+    }
+
+    /// The caller is gone before its answer: a claim that waits is removed, what it took goes back.
+    pub fn caller_left(&mut self, now: Timestamp, ticket: Ticket) {
+        let Some(id) = self.waiters.get(&ticket).copied() else { return };
+        if let Some(waiting) = self.remove_waiting(id, ticket) {
+            if let Some(until) = waiting.claim.wait_until {
+                self.deadlines.remove(&(until, id, ticket));
+            }
+            self.run(now, Work::GiveBack(waiting.taken));
+            self.serve(now);
+        }
+    }
+
+    /// A waiting claim of a workflow that is deleted: what it took goes with it.
+    pub(super) fn refuse_waiting(&mut self, waiting: WaitingClaim, rejection: Rejection) {
+        self.unlist(&waiting);
+        self.answers.push((waiting.ticket, self.open.stamp(), Answer::Rejected(rejection)));
+    }
+
+    fn remove_waiting(&mut self, id: WorkflowId, ticket: Ticket) -> Option<WaitingClaim> {
+        self.waiters.remove(&ticket);
+        let workflow = self.workflows.get_mut(&id)?;
+        let place = workflow.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+        workflow.waiting.remove(place)
+    }
+
+    fn unlist(&mut self, waiting: &WaitingClaim) {
+        self.waiters.remove(&waiting.ticket);
+        if let Some(until) = waiting.claim.wait_until {
+            self.deadlines.remove(&(until, waiting.claim.workflow, waiting.ticket));
+        }
+    }
+
+    /// Takes what the claim may take now. Whether it is to be answered now.
+    fn advance(&mut self, now: Timestamp, waiting: &mut WaitingClaim) -> bool {
+        let workflow = &self.workflows[&waiting.claim.workflow];
+        if workflow.row.is_complete() {
+            return true;
+        }
+        loop {
+            if self.pass(now, waiting) == Pass::Starved {
+                return false;
+            }
+            let strict = matches!(waiting.claim.by, ClaimOrder::Fitting { strict: true, .. });
+            if !waiting.taken.is_empty() || waiting.any_scheduler || strict {
+                break;
+            }
+            waiting.any_scheduler = true;
+        }
+        let done = !waiting.taken.is_empty() || waiting.claim.limit == 0 || waiting.claim.wait_until.is_none();
+        if !done {
+            // The next time it looks for its own scheduler's jobs first again.
+            waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
+        }
+        done
+    }
+
+    /// One pass over the merged order of the lanes.
+    fn pass(&mut self, now: Timestamp, waiting: &mut WaitingClaim) -> Pass {
+        let limit = (waiting.claim.limit as usize).min(self.limits.claim_max);
+        let by = waiting.claim.by;
+        let mut heap: BinaryHeap<Reverse<(MergeKey, LaneId, bool)>> = BinaryHeap::new();
+        let workflow = &self.workflows[&waiting.claim.workflow];
+        for ((_, scheduler, labels), id) in &workflow.lanes {
+            if waiting.claim.labels.may_take(labels)
+                && (waiting.any_scheduler || is_for(*scheduler, by))
+                && let Some(next) = self.lanes.get(id).and_then(|lane| next_of(lane, by))
+            {
+                heap.push(Reverse((next.0, *id, next.1)));
+            }
+        }
+        while waiting.taken.len() < limit
+            && let Some(Reverse((_, id, is_head))) = heap.pop()
+        {
+            let lane = &self.lanes[&id];
+            let needs = lane.needs;
+            if waiting.packing.as_ref().is_some_and(|packing| !packing.fits(&needs)) {
+                continue;
+            }
+            if !is_head {
+                self.want_page(id);
+                return Pass::Starved;
+            }
+            let job = lane.head().expect("it was pushed for its head").id();
+            self.hand(now, job, waiting);
+            if let Some(packing) = &mut waiting.packing {
+                packing.take(&needs);
+            }
+            if let Some(next) = next_of(&self.lanes[&id], by) {
+                heap.push(Reverse((next.0, id, next.1)));
+            }
+            self.want_page(id);
+        }
+        Pass::Done
+    }
+
+    fn hand(&mut self, now: Timestamp, job: JobId, waiting: &mut WaitingClaim) {
+        let epoch = self.epoch;
+        let mut row =
+            self.transition(job, Event::Claim, |row| row.epoch = epoch).expect("what is in a window is ready");
+        if let Some(node) = waiting.claim.start_on {
+            let start = |row: &mut JobRow| {
+                row.node = Some(node);
+                row.started_at = Some(now);
+            };
+            row = self.transition(job, Event::Start, start).expect("it was just claimed");
+        }
+        waiting.taken.push(row);
+    }
+
+    /// Answers a claim with what it took.
+    fn finish_claim(&mut self, waiting: WaitingClaim) {
+        let workflow = &self.workflows[&waiting.claim.workflow];
+        let (canceled, complete, details) = (workflow.row.canceled, workflow.row.is_complete(), workflow.details);
+        let mut missing = Vec::new();
+        let mut jobs: Vec<(JobRow, Payload)> = Vec::with_capacity(waiting.taken.len());
+        for row in waiting.taken {
+            let slot = self.slots.get_mut(&row.id);
+            // A job that was taken out of the claimant's hands while the claim waited is not handed out.
+            if slot.as_ref().is_some_and(|slot| !slot.row.state.is_held()) {
+                continue;
+            }
+            let payload = slot.and_then(|slot| slot.payload.take()).unwrap_or_else(|| {
+                missing.push(row.id);
+                Payload::from([])
+            });
+            jobs.push((row, payload));
+        }
+        let claimed = Claimed { jobs, canceled };
+        let answer = match waiting.report {
+            None => Answer::Claimed(claimed),
+            Some(outcomes) => {
+                Answer::Reported { outcomes, claimed: Some(claimed), is_complete: complete, is_canceled: canceled }
+            }
+        };
+        self.hand_out(waiting.ticket, answer, missing, details);
+    }
+
+    /// Takes back jobs that were handed out as these rows say, if they still are.
+    pub(super) fn take_back(&mut self, rows: &mut Vec<JobRow>) -> Step {
+        while let Some(row) = rows.last().copied() {
+            match self.resident_job(row.id) {
+                Ok(current) => {
+                    let same = current.attempt == row.attempt && current.epoch == row.epoch && current.node == row.node;
+                    if same && current.state == row.state && row.state.is_held() {
+                        self.put_back(&[row]);
+                    }
+                }
+                Err(super::Stop::Rejected(_)) => {}
+                Err(stop) => return Err(stop),
+            }
+            rows.pop();
+        }
+        Ok(None)
+    }
+
+    fn put_back(&mut self, jobs: &[JobRow]) {
+        for job in jobs {
+            let back = self.transition(job.id, Event::GiveBack, |row| {
+                row.node = None;
+                row.started_at = None;
+            });
+            back.expect("only held jobs are put back");
+        }
+    }
+}
+
+/// Whether a claim takes jobs of this scheduler before it takes any.
+fn is_for(scheduler: Option<SchedulerId>, by: ClaimOrder) -> bool {
+    match by {
+        ClaimOrder::Queue => true,
+        ClaimOrder::Fitting { scheduler: wanted, .. } => scheduler.is_none() || scheduler == wanted,
+    }
+}
+
+/// Where the lane's next job stands in the merged order, and whether it is known (its head) or only
+/// a bound (it must be read). `None`: the lane has no ready job.
+fn next_of(lane: &Lane, by: ClaimOrder) -> Option<(MergeKey, bool)> {
+    if let Some(head) = lane.head() {
+        return Some((merge_key(head, &lane.needs, by), true));
+    }
+    match lane.horizon() {
+        Horizon::Open => None,
+        Horizon::Start => Some(((None, JobId(i64::MIN)), false)),
+        Horizon::At(last) => Some((merge_key(last, &lane.needs, by), false)),
+    }
+}
+
+fn merge_key(key: OrderKey, needs: &Needs, by: ClaimOrder) -> MergeKey {
+    let shape = match by {
+        ClaimOrder::Queue => [Reverse(0); 4],
+        ClaimOrder::Fitting { .. } => {
+            [Reverse(needs.gpus), Reverse(needs.runtime_seconds), Reverse(needs.memory_bytes), Reverse(needs.cpus)]
+        }
+    };
+    (Some((Reverse(key.priority()), shape)), key.id())
+}

@@ -1,0 +1,550 @@
+//! The machine: it owns all scheduling state and decides everything. It takes commands and what
+//! readers and the writer report, each with the time; it gives answers, reads and batches. It
+//! reads no clock, draws no number by chance and does no I/O.
+
+mod claims;
+mod jobs;
+mod open;
+mod outcomes;
+mod reads;
+mod workflows;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use hashbrown::{HashMap, HashSet};
+use rustc_hash::FxBuildHasher;
+
+use crate::batch::{Batch, Sequence, WorkflowRow};
+use crate::catalog::Statement;
+use crate::claim::Needs;
+use crate::command::{Answer, Command, Rejection};
+use crate::graph::Graph;
+use crate::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use crate::job::{JobRow, Payload};
+use crate::lane::{Entered, LabelSet, Lane};
+use crate::limits::Limits;
+use crate::port::{Read, Recovered};
+use crate::state::{Event, JobState};
+
+use claims::WaitingClaim;
+use open::OpenBatch;
+use reads::Flight;
+
+type Map<K, V> = HashMap<K, V, FxBuildHasher>;
+type Set<K> = HashSet<K, FxBuildHasher>;
+
+/// Names a read that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ReadId(pub u64);
+
+/// A read to be carried out once batch `after` is committed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadRequest {
+    pub id: ReadId,
+    pub after: Lsn,
+    pub what: Read,
+}
+
+/// What there is to do: for a caller, for a timer, or for an answer that came back.
+#[derive(Clone, PartialEq, Debug)]
+enum Work {
+    Command(Ticket, Command),
+    /// A scheduled job's moment has come.
+    Due(JobId),
+    /// Jobs as they were handed out to a caller who left.
+    GiveBack(Vec<JobRow>),
+}
+
+/// Why work cannot be done now.
+enum Stop {
+    Rejected(Rejection),
+    /// These jobs are not in memory.
+    Jobs(WorkflowId, Vec<JobId>),
+    /// Jobs of a workflow that is not known yet.
+    UnknownJobs(Vec<JobId>),
+    /// The workflow is not in memory.
+    Workflow(WorkflowId),
+    /// The workflow's graph is not in memory; `fresh`: it is to be read whatever is in memory.
+    Graph {
+        workflow: WorkflowId,
+        fresh: bool,
+    },
+    /// These jobs shall be there before anything depends on them.
+    Prerequisites(WorkflowId, Vec<JobId>),
+    /// The workflow's graph is being read.
+    Frozen(WorkflowId),
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Stop {
+        Stop::Rejected(rejection)
+    }
+}
+
+/// `None`: the answer comes later.
+type Step = Result<Option<Answer>, Stop>;
+
+/// A job in memory.
+#[derive(Debug)]
+struct Slot {
+    row: JobRow,
+    /// The batch of its last change, or of the snapshot that it was read from.
+    lsn: Lsn,
+    payload: Option<Payload>,
+    windowed: bool,
+    /// Held, and kept though no read in flight could be too old for it.
+    kept: bool,
+}
+
+#[derive(Debug)]
+struct Workflow {
+    row: WorkflowRow,
+    requirements: BTreeMap<RequirementId, Needs>,
+    lanes: BTreeMap<LaneKey, LaneId>,
+    /// There only where jobs depend on each other, and once it was needed.
+    graph: Option<Graph>,
+    /// The batch of the last change of any of its jobs.
+    touched: Lsn,
+    /// The batch of the last change in bulk: what was read before is stale.
+    bulk: Lsn,
+    /// The batch that last wrote a payload.
+    details: Lsn,
+    /// Work that waits for the graph, while it is being read.
+    frozen: Option<VecDeque<Work>>,
+    waiting: VecDeque<WaitingClaim>,
+    used: u64,
+}
+
+type LaneKey = (RequirementId, Option<SchedulerId>, LabelSet);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Machine {
+    limits: Limits,
+    epoch: Epoch,
+    workflows: Map<WorkflowId, Workflow>,
+    /// Deleted, and the batch that says so is not committed.
+    deleted: BTreeMap<WorkflowId, Lsn>,
+    lanes: Map<LaneId, Lane>,
+    slots: Map<JobId, Slot>,
+    held_kept: usize,
+    /// Changed or read jobs, in the order of their batches, until no read in flight is older.
+    recent: VecDeque<(Lsn, JobId)>,
+    timers: BTreeSet<(Timestamp, JobId)>,
+    deadlines: BTreeSet<(Timestamp, WorkflowId, Ticket)>,
+    waiters: Map<Ticket, WorkflowId>,
+    sequences: BTreeMap<Sequence, Ids>,
+    open: OpenBatch,
+    committed: Lsn,
+    flights: BTreeMap<ReadId, Flight>,
+    workflow_reads: BTreeMap<WorkflowId, ReadId>,
+    job_reads: Map<JobId, ReadId>,
+    parked: usize,
+    next_read: u64,
+    clock: u64,
+    /// Jobs that a read did not find, while what waited for that read is done.
+    absent: Set<JobId>,
+    /// Workflows whose waiting claims may be served.
+    awake: BTreeSet<WorkflowId>,
+    answers: Vec<(Ticket, Lsn, Answer)>,
+    reads: Vec<ReadRequest>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ids {
+    next: i64,
+    reserved: i64,
+}
+
+/// How full everything is: for operators, and for tests of the bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    pub workflows: usize,
+    pub lanes: usize,
+    pub lanes_behind: usize,
+    pub windowed: usize,
+    pub window_longest: usize,
+    pub slots: usize,
+    pub recent: usize,
+    pub waiting: usize,
+    pub parked: usize,
+    pub reads: usize,
+    pub timers: usize,
+    pub graph_bytes: usize,
+    pub backlog: usize,
+}
+
+impl Machine {
+    pub fn new(limits: Limits, recovered: Recovered) -> Machine {
+        let mut sequences = BTreeMap::new();
+        for (sequence, next) in recovered.sequences {
+            sequences.insert(sequence, Ids { next, reserved: next });
+        }
+        Machine {
+            epoch: recovered.epoch,
+            workflows: Map::default(),
+            deleted: BTreeMap::new(),
+            lanes: Map::default(),
+            slots: Map::default(),
+            held_kept: 0,
+            recent: VecDeque::new(),
+            timers: recovered.scheduled.iter().filter_map(|row| Some((row.due_at?, row.id))).collect(),
+            deadlines: BTreeSet::new(),
+            waiters: Map::default(),
+            sequences,
+            open: OpenBatch::new(recovered.lsn.next()),
+            committed: recovered.lsn,
+            flights: BTreeMap::new(),
+            workflow_reads: BTreeMap::new(),
+            job_reads: Map::default(),
+            parked: 0,
+            next_read: 1,
+            clock: 0,
+            absent: Set::default(),
+            awake: BTreeSet::new(),
+            answers: Vec::new(),
+            reads: Vec::new(),
+            limits,
+        }
+    }
+
+    /// Does what a caller asks. Its one answer comes through `answers`, now or later.
+    pub fn apply(&mut self, now: Timestamp, ticket: Ticket, command: Command) {
+        self.run(now, Work::Command(ticket, command));
+        self.serve(now);
+    }
+
+    /// Does what has come due: scheduled jobs, claims that have waited long enough.
+    pub fn tick(&mut self, now: Timestamp) {
+        while let Some(&(due, job)) = self.timers.first() {
+            if due > now {
+                break;
+            }
+            self.timers.pop_first();
+            self.run(now, Work::Due(job));
+        }
+        self.serve(now);
+        self.expire_waiting(now);
+    }
+
+    /// When `tick` has something to do next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let timer = self.timers.first().map(|timer| timer.0);
+        let waiting = self.deadlines.first().map(|deadline| deadline.0);
+        match (timer, waiting) {
+            (Some(timer), Some(waiting)) => Some(timer.min(waiting)),
+            (one, None) | (None, one) => one,
+        }
+    }
+
+    /// How many changes wait in the open batch.
+    pub fn backlog(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Closes the open batch and opens the next. `None` if nothing changed.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        self.open.take(&self.workflows)
+    }
+
+    /// Batch `lsn` is durable.
+    pub fn committed(&mut self, now: Timestamp, lsn: Lsn) {
+        self.committed = lsn;
+        self.deleted.retain(|_, deleted| *deleted > lsn);
+        self.forget_old();
+        self.serve(now);
+    }
+
+    /// Takes the answers that were given since, each with the batch whose commit lets it leave.
+    pub fn answers(&mut self) -> impl Iterator<Item = (Ticket, Lsn, Answer)> + use<> {
+        core::mem::take(&mut self.answers).into_iter()
+    }
+
+    /// Takes the reads that were asked for since.
+    pub fn reads(&mut self) -> impl Iterator<Item = ReadRequest> + use<> {
+        core::mem::take(&mut self.reads).into_iter()
+    }
+
+    /// An answer could not be delivered: the jobs that it handed out go back.
+    pub fn give_back(&mut self, now: Timestamp, answer: Answer) {
+        let claimed = match answer {
+            Answer::Claimed(claimed) => Some(claimed),
+            Answer::Reported { claimed, .. } => claimed,
+            Answer::Done
+            | Answer::Created(_)
+            | Answer::Count(_)
+            | Answer::Job(_)
+            | Answer::Statement(_)
+            | Answer::Rejected(_)
+            | Answer::Outcome(_) => None,
+        };
+        let Some(claimed) = claimed else { return };
+        let jobs: Vec<JobRow> = claimed.jobs.into_iter().map(|(row, _)| row).collect();
+        if !jobs.is_empty() {
+            self.run(now, Work::GiveBack(jobs));
+            self.serve(now);
+        }
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            workflows: self.workflows.len(),
+            lanes: self.lanes.len(),
+            lanes_behind: self.lanes.values().filter(|lane| lane.is_behind()).count(),
+            windowed: self.lanes.values().map(Lane::len).sum(),
+            window_longest: self.lanes.values().map(Lane::len).max().unwrap_or(0),
+            slots: self.slots.len(),
+            recent: self.recent.len(),
+            waiting: self.waiters.len(),
+            parked: self.parked,
+            reads: self.flights.len(),
+            timers: self.timers.len(),
+            graph_bytes: self.workflows.values().filter_map(|w| w.graph.as_ref()).map(Graph::bytes).sum(),
+            backlog: self.open.len(),
+        }
+    }
+
+    /// Does work as far as it can be done now.
+    fn run(&mut self, now: Timestamp, mut work: Work) {
+        let step = match &mut work {
+            Work::Command(ticket, command) => self.command(now, *ticket, command),
+            Work::Due(job) => self.due(now, *job),
+            Work::GiveBack(rows) => self.take_back(rows),
+        };
+        self.conclude(step, work);
+    }
+
+    /// Answers work, or parks it where it can go on.
+    fn conclude(&mut self, step: Step, work: Work) {
+        match step {
+            Ok(None) => {}
+            Ok(Some(answer)) => self.answer(&work, answer),
+            Err(Stop::Rejected(rejection)) => self.answer(&work, Answer::Rejected(rejection)),
+            Err(Stop::Frozen(id)) => {
+                let queue = self.workflows.get_mut(&id).and_then(|workflow| workflow.frozen.as_mut());
+                queue.expect("work stops for a frozen workflow only while it is frozen").push_back(work);
+            }
+            Err(stop) => self.park(stop, work),
+        }
+    }
+
+    fn answer(&mut self, work: &Work, answer: Answer) {
+        if let Work::Command(ticket, _) = work {
+            self.answers.push((*ticket, self.open.stamp(), answer));
+        }
+    }
+
+    fn command(&mut self, now: Timestamp, ticket: Ticket, command: &mut Command) -> Step {
+        match command {
+            Command::CreateWorkflow(new) => Ok(Some(self.create_workflow(new))),
+            Command::DeleteWorkflow(workflow) => self.delete_workflow(*workflow),
+            Command::CancelWorkflow(workflow) => self.cancel_workflow(now, *workflow),
+            Command::ArchiveWorkflow { workflow, archived } => self.archive_workflow(*workflow, *archived),
+            Command::NewRun { workflow, force } => self.new_run(*workflow, *force),
+            Command::ResetJobs { workflow, failed_only } => self.reset_jobs(*workflow, *failed_only),
+            Command::Initialize { workflow, only_drafts } => self.initialize(now, *workflow, *only_drafts),
+            Command::CreateJobs { workflow, jobs } => self.create_jobs(*workflow, jobs),
+            Command::UpdateJob { job, change } => self.update_job(now, *job, change),
+            Command::DeleteJobs { workflow, job } => self.delete_jobs(now, *workflow, *job),
+            Command::Claim(claim) => self.claim(now, ticket, claim),
+            Command::Start { job, run, node } => self.start(now, *job, *run, *node),
+            Command::Report(report) => self.report(now, ticket, report),
+            Command::Retry { job, run, attempts_max, delay_ms } => {
+                self.retry(now, *job, *run, *attempts_max, *delay_ms)
+            }
+            Command::SetState { job, run, state } => self.set_state(now, *job, *run, *state),
+            Command::CreateRequirements { workflow, rows } => self.create_requirements(*workflow, rows),
+            Command::UpdateRequirement { workflow, id, set, needs } => {
+                self.update_requirement(*workflow, *id, set, *needs)
+            }
+            Command::Insert { table, workflow, rows } => {
+                self.resident(*workflow)?;
+                let first = self.take_ids(Sequence::Row(*table), rows.len());
+                let rows = number(core::mem::take(rows), first);
+                self.open.statement(Statement::Insert { table: *table, rows });
+                Ok(Some(Answer::Created(first)))
+            }
+            Command::Apply(statement) => Ok(Some(Answer::Statement(self.open.statement(statement.clone())))),
+        }
+    }
+
+    /// The workflow, if it is in memory and its graph is not being read.
+    fn resident(&mut self, id: WorkflowId) -> Result<&mut Workflow, Stop> {
+        if self.deleted.contains_key(&id) {
+            return Err(Rejection::NoSuchWorkflow(id).into());
+        }
+        self.clock += 1;
+        let Some(workflow) = self.workflows.get_mut(&id) else { return Err(Stop::Workflow(id)) };
+        if workflow.frozen.is_some() {
+            return Err(Stop::Frozen(id));
+        }
+        workflow.used = self.clock;
+        Ok(workflow)
+    }
+
+    /// The row of a job, once it and its workflow are in memory.
+    fn resident_job(&mut self, id: JobId) -> Result<JobRow, Stop> {
+        let Some(slot) = self.slots.get(&id) else {
+            return Err(if self.absent.contains(&id) {
+                Rejection::NoSuchJob(id).into()
+            } else {
+                Stop::UnknownJobs(alloc::vec![id])
+            });
+        };
+        let row = slot.row;
+        self.resident(row.workflow)?;
+        Ok(row)
+    }
+
+    /// Stops unless the dependents of the workflow's jobs are known.
+    fn needs_graph(&mut self, id: WorkflowId) -> Result<(), Stop> {
+        let workflow = self.resident(id)?;
+        if workflow.row.has_edges && workflow.graph.is_none() {
+            return Err(Stop::Graph { workflow: id, fresh: false });
+        }
+        Ok(())
+    }
+
+    /// The one pen: the only way in which a job that is in memory changes its state. `edit` changes
+    /// what else changes with it.
+    fn transition(&mut self, id: JobId, event: Event, edit: impl FnOnce(&mut JobRow)) -> Result<JobRow, Rejection> {
+        let slot = self.slots.get(&id).expect("a job is loaded before it changes");
+        let mut row = slot.row;
+        row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
+        edit(&mut row);
+        self.put(row);
+        Ok(row)
+    }
+
+    /// Makes `row` what its job is now, everywhere: counters, lane, timers, graph and batch.
+    fn put(&mut self, row: JobRow) {
+        let lsn = self.open.lsn();
+        let slot = self.slots.get_mut(&row.id).expect("a job is loaded before it changes");
+        let before = slot.row;
+        slot.row = row;
+        if slot.lsn != lsn {
+            slot.lsn = lsn;
+            self.recent.push_back((lsn, row.id));
+        }
+        if core::mem::take(&mut slot.kept) {
+            self.held_kept -= 1;
+        }
+        if before.state == JobState::Ready {
+            slot.windowed = false;
+            if let Some(lane) = self.lanes.get_mut(&before.lane) {
+                lane.leave(before.key());
+            }
+        }
+        if before.state == JobState::Scheduled
+            && let Some(due) = before.due_at
+        {
+            self.timers.remove(&(due, row.id));
+        }
+        if row.state == JobState::Scheduled
+            && let Some(due) = row.due_at
+        {
+            self.timers.insert((due, row.id));
+        }
+        self.open.job(row);
+        let workflow = self.dirty(row.workflow);
+        workflow.row.counts[before.state as usize] -= 1;
+        workflow.row.counts[row.state as usize] += 1;
+        if let Some(graph) = &mut workflow.graph {
+            graph.update(&row);
+        }
+        let over = row.state.is_settled() && workflow.row.is_complete();
+        if row.state == JobState::Ready {
+            self.enter(row);
+        }
+        if over || row.state == JobState::Ready {
+            self.awake.insert(row.workflow);
+        }
+    }
+
+    /// The workflow, whose hot row is to be written by the open batch.
+    fn dirty(&mut self, id: WorkflowId) -> &mut Workflow {
+        self.open.workflow(id);
+        let workflow = self.workflows.get_mut(&id).expect("a workflow is loaded before it changes");
+        workflow.touched = self.open.lsn();
+        workflow
+    }
+
+    fn remove_slot(&mut self, id: JobId) {
+        if self.slots.remove(&id).is_some_and(|slot| slot.kept) {
+            self.held_kept -= 1;
+        }
+    }
+
+    /// Puts a ready job into its lane.
+    fn enter(&mut self, row: JobRow) {
+        let window_max = self.limits.window_max;
+        let lane = self.lanes.get_mut(&row.lane).expect("a job's lane is in memory with its workflow");
+        match lane.enter(row.key(), self.open.lsn(), window_max) {
+            Entered::Window => self.mark_windowed(row.id),
+            Entered::Evicting(key) => {
+                self.mark_windowed(row.id);
+                self.evicted(row.lane, key);
+            }
+            Entered::Behind => {}
+        }
+    }
+
+    fn mark_windowed(&mut self, id: JobId) {
+        let slot = self.slots.get_mut(&id).expect("what enters a window is in memory");
+        slot.windowed = true;
+    }
+
+    /// A job had to leave a full window. It is remembered as long as a page may be too old to show it.
+    fn evicted(&mut self, lane: LaneId, key: crate::lane::OrderKey) {
+        let floor = self.floor();
+        let slot = self.slots.get_mut(&key.id()).expect("what is in a window is in memory");
+        slot.windowed = false;
+        slot.payload = None;
+        if slot.lsn > floor {
+            let lsn = slot.lsn;
+            self.lanes.get_mut(&lane).expect("it was just evicted from it").remember(key, lsn);
+        } else {
+            self.slots.remove(&key.id());
+        }
+    }
+
+    /// `n` ids one after the other that were never given out: the first of them.
+    fn take_ids(&mut self, sequence: Sequence, n: usize) -> i64 {
+        let block = self.limits.id_block;
+        let ids = self.sequences.entry(sequence).or_insert(Ids { next: 1, reserved: 1 });
+        let first = ids.next;
+        ids.next += n as i64;
+        if ids.next > ids.reserved {
+            ids.reserved = ids.next + block;
+            self.open.sequence(sequence, ids.reserved);
+        }
+        first
+    }
+
+    /// The lane of such jobs; a new one if there is none yet.
+    fn lane_for(&mut self, workflow: WorkflowId, key: LaneKey) -> Result<LaneId, Rejection> {
+        let owner = &self.workflows[&workflow];
+        if let Some(lane) = owner.lanes.get(&key) {
+            return Ok(*lane);
+        }
+        let needs = *owner.requirements.get(&key.0).ok_or(Rejection::NoSuchRequirement(key.0))?;
+        if self.lanes.len() >= self.limits.lanes_max {
+            return Err(Rejection::Limit { option: "lanes_max", max: self.limits.lanes_max as u64 });
+        }
+        let id = LaneId(self.take_ids(Sequence::Lane, 1));
+        let row = crate::batch::LaneRow { id, workflow, requirement: key.0, scheduler: key.1, labels: key.2.clone() };
+        self.open.lane(row.clone());
+        self.lanes.insert(id, Lane::new(row, needs, false));
+        self.workflows.get_mut(&workflow).expect("looked at above").lanes.insert(key, id);
+        Ok(id)
+    }
+}
+
+/// Sets the ids of rows that are to be created.
+fn number(mut rows: Vec<crate::catalog::Row>, first: i64) -> Vec<crate::catalog::Row> {
+    for (row, id) in rows.iter_mut().zip(first..) {
+        row[0] = crate::catalog::Value::Int(id);
+    }
+    rows
+}

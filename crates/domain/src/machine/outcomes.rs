@@ -1,0 +1,314 @@
+//! Starts, outcomes, retries, and what follows from them: dependents freed, canceled or re-armed.
+
+use alloc::vec::Vec;
+
+use super::{Machine, Slot, Step, Stop};
+use crate::batch::Sequence;
+use crate::catalog::{Row, Table, Value};
+use crate::command::{Answer, Completion, Rejection, Report};
+use crate::graph::Place;
+use crate::ids::{JobId, NodeId, ResultId, Ticket, Timestamp, WorkflowId};
+use crate::job::{JobFlags, JobRow};
+use crate::state::{Event, JobState};
+
+impl Machine {
+    pub(super) fn start(&mut self, now: Timestamp, job: JobId, run: i64, node: NodeId) -> Step {
+        let row = self.resident_job(job)?;
+        self.check_run(row.workflow, run)?;
+        let started = self.transition(job, Event::Start, |row| {
+            row.node = Some(node);
+            row.started_at = Some(now);
+        })?;
+        Ok(Some(Answer::Job(started)))
+    }
+
+    /// Accepts each outcome alone, then claims if asked to.
+    pub(super) fn report(&mut self, now: Timestamp, ticket: Ticket, report: &mut Report) -> Step {
+        if report.completions.is_empty() {
+            self.resident(report.workflow)?;
+        } else {
+            self.needs_graph(report.workflow)?;
+            self.needs_jobs(report.workflow, report.completions.iter().map(|completion| completion.job))?;
+        }
+        let completions = core::mem::take(&mut report.completions);
+        let mut outcomes = Vec::with_capacity(completions.len());
+        for completion in completions {
+            outcomes.push((completion.job, self.complete(now, report.workflow, &completion)));
+        }
+        match report.claim.take() {
+            Some(claim) => self.begin_claim(now, ticket, claim, Some(outcomes)),
+            None => {
+                let row = &self.workflows[&report.workflow].row;
+                let (is_complete, is_canceled) = (row.is_complete(), row.canceled);
+                Ok(Some(Answer::Reported { outcomes, claimed: None, is_complete, is_canceled }))
+            }
+        }
+    }
+
+    /// Stops unless all of these jobs are in memory, or known not to be there.
+    fn needs_jobs(&self, workflow: WorkflowId, jobs: impl Iterator<Item = JobId>) -> Result<(), Stop> {
+        let missing: Vec<JobId> =
+            jobs.filter(|job| !self.slots.contains_key(job) && !self.absent.contains(job)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(Stop::Jobs(workflow, missing)) }
+    }
+
+    /// The fence, then the outcome with all that follows from it.
+    fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
+        let Completion { job, run, attempt, node, outcome } = completion;
+        let row = self.slots.get(job).ok_or(Rejection::NoSuchJob(*job))?.row;
+        if row.workflow != workflow {
+            return Err(Rejection::OtherWorkflow { job: *job, workflow });
+        }
+        let event = match outcome.state {
+            JobState::Completed => Event::Complete,
+            JobState::Failed => Event::Fail,
+            JobState::Canceled => Event::Cancel,
+            JobState::Terminated => Event::Terminate,
+            JobState::PendingFailed => Event::Doubt,
+            JobState::Draft
+            | JobState::Blocked
+            | JobState::Ready
+            | JobState::Claimed
+            | JobState::Running
+            | JobState::Disabled
+            | JobState::Scheduled => return Err(Rejection::NotAnOutcome(outcome.state)),
+        };
+        if row.state.has_ended() {
+            return Err(Rejection::AlreadyEnded { job: *job, state: row.state });
+        }
+        let current_run = self.workflows[&workflow].row.run;
+        if *run != current_run {
+            return Err(Rejection::RunMismatch { given: *run, current: current_run });
+        }
+        if let Some(given) = attempt.filter(|given| *given != row.attempt) {
+            return Err(Rejection::AttemptMismatch { job: *job, given, current: row.attempt });
+        }
+        if let (Some(given), Some(current)) = (*node, row.node)
+            && given != current
+        {
+            return Err(Rejection::NodeMismatch { job: *job, given, current });
+        }
+        row.state.on(event).ok_or(Rejection::WrongState { job: *job, state: row.state })?;
+        let result = ResultId(self.take_ids(Sequence::Row(Table::Result), 1));
+        let blamed = match outcome.state {
+            JobState::Failed => outcome.return_code != 0,
+            state => matches!(state, JobState::Canceled | JobState::Terminated),
+        };
+        let ended = self.transition(*job, event, |row| {
+            row.result = Some(result);
+            row.flags = row.flags.with(JobFlags::BLAMED, blamed);
+        })?;
+        self.open.append(Table::Result, result_row(result, run, &ended, completion));
+        if ended.state.has_ended() {
+            self.release(now, workflow, *job);
+        }
+        Ok(())
+    }
+
+    /// A job has ended: what waited for it alone is free, or canceled if it failed; and so on from there.
+    pub(super) fn release(&mut self, now: Timestamp, workflow: WorkflowId, job: JobId) {
+        let mut ended = alloc::vec![job];
+        while let Some(job) = ended.pop() {
+            let Some(graph) = self.workflows.get_mut(&workflow).and_then(|owner| owner.graph.as_mut()) else { return };
+            let Some(place) = graph.place(job) else { continue };
+            let blamed = graph.flags(place).has(JobFlags::BLAMED);
+            let dependents: Vec<Place> = graph.dependents(place).to_vec();
+            let mut met = Vec::new();
+            for dependent in dependents {
+                graph.meet(dependent, blamed);
+                if graph.unmet(dependent) == 0 && graph.state(dependent) == JobState::Blocked {
+                    met.push((graph.row(dependent), graph.blamed(dependent) > 0));
+                }
+            }
+            for (row, blamed) in met {
+                self.load_row(row);
+                if blamed && row.flags.has(JobFlags::CANCEL_ON_FAILURE) {
+                    let flag = |row: &mut JobRow| {
+                        row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::CASCADED, true);
+                    };
+                    self.transition(row.id, Event::Cancel, flag).expect("a blocked job can be canceled");
+                    ended.push(row.id);
+                } else {
+                    self.free(now, row.id, row.due_at);
+                }
+            }
+        }
+    }
+
+    /// Nothing is in the way of a job any more but, perhaps, the moment before which it shall not run.
+    pub(super) fn free(&mut self, now: Timestamp, job: JobId, due_at: Option<Timestamp>) {
+        let event = if due_at.is_some_and(|due| due > now) { Event::Delay } else { Event::Free };
+        self.transition(job, event, |_| {}).expect("a blocked job can be freed");
+    }
+
+    /// A job that had ended is to be done again: what was freed or canceled since it ended, and has
+    /// not begun, waits for it again.
+    fn rearm(&mut self, workflow: WorkflowId, job: JobId, was_blamed: bool) {
+        let mut again = alloc::vec![(job, was_blamed)];
+        while let Some((job, was_blamed)) = again.pop() {
+            let Some(graph) = self.workflows.get_mut(&workflow).and_then(|owner| owner.graph.as_mut()) else { return };
+            let Some(place) = graph.place(job) else { continue };
+            let dependents: Vec<Place> = graph.dependents(place).to_vec();
+            let mut blocked = Vec::new();
+            for dependent in dependents {
+                graph.unmeet(dependent, was_blamed);
+                match graph.state(dependent) {
+                    JobState::Ready | JobState::Scheduled => blocked.push((graph.row(dependent), false)),
+                    JobState::Canceled if graph.flags(dependent).has(JobFlags::CASCADED) => {
+                        blocked.push((graph.row(dependent), true));
+                    }
+                    JobState::Draft
+                    | JobState::Blocked
+                    | JobState::Claimed
+                    | JobState::Running
+                    | JobState::Completed
+                    | JobState::Failed
+                    | JobState::Canceled
+                    | JobState::Terminated
+                    | JobState::Disabled
+                    | JobState::PendingFailed => {}
+                }
+            }
+            for (row, had_ended) in blocked {
+                self.load_row(row);
+                let clear = |row: &mut JobRow| {
+                    row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+                };
+                self.transition(row.id, Event::Block, clear).expect("a job that has not begun can wait again");
+                if had_ended {
+                    again.push((row.id, row.flags.has(JobFlags::BLAMED)));
+                }
+            }
+        }
+    }
+
+    /// Takes a row as it is now into memory, unless the job is there.
+    pub(super) fn load_row(&mut self, row: JobRow) {
+        let lsn = self.committed;
+        self.slots.entry(row.id).or_insert_with(|| {
+            self.recent.push_back((lsn, row.id));
+            Slot { row, lsn, payload: None, windowed: false, kept: false }
+        });
+    }
+
+    pub(super) fn retry(&mut self, now: Timestamp, job: JobId, run: i64, attempts_max: i64, delay_ms: i64) -> Step {
+        let row = self.resident_job(job)?;
+        self.needs_graph(row.workflow)?;
+        self.check_run(row.workflow, run)?;
+        let event = if delay_ms > 0 { Event::Delay } else { Event::Retry };
+        if row.state.on(Event::Retry).is_none() || row.state.on(event).is_none() {
+            return Err(Rejection::WrongState { job, state: row.state }.into());
+        }
+        if row.attempt >= attempts_max {
+            return Err(Rejection::NoAttemptLeft { job, attempt: row.attempt, attempts_max }.into());
+        }
+        if delay_ms > 0 && self.timers.len() >= self.limits.timers_max {
+            return Err(Rejection::Limit { option: "timers_max", max: self.limits.timers_max as u64 }.into());
+        }
+        let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
+        let again = self.again(row, event, due_at)?;
+        Ok(Some(Answer::Job(again)))
+    }
+
+    /// A new attempt of a job, now or later.
+    fn again(&mut self, row: JobRow, event: Event, due_at: Option<Timestamp>) -> Result<JobRow, Rejection> {
+        let again = self.transition(row.id, event, |row| {
+            row.attempt += 1;
+            row.node = None;
+            row.started_at = None;
+            row.due_at = due_at;
+            row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+        })?;
+        if row.state.has_ended() {
+            self.rearm(row.workflow, row.id, row.flags.has(JobFlags::BLAMED));
+        }
+        Ok(again)
+    }
+
+    /// A state set by hand.
+    pub(super) fn set_state(&mut self, now: Timestamp, job: JobId, run: i64, state: JobState) -> Step {
+        let row = self.resident_job(job)?;
+        self.needs_graph(row.workflow)?;
+        self.check_run(row.workflow, run)?;
+        if row.state == state {
+            return Ok(Some(Answer::Job(row)));
+        }
+        let wrong = Rejection::WrongState { job, state: row.state };
+        let event = match state {
+            JobState::Draft => Event::Reset,
+            JobState::Blocked => Event::Block,
+            JobState::Ready if row.state.is_held() => Event::GiveBack,
+            JobState::Ready if row.state.has_ended() || row.state == JobState::PendingFailed => {
+                return Ok(Some(Answer::Job(self.again(row, Event::Retry, None)?)));
+            }
+            JobState::Ready => Event::Free,
+            JobState::Claimed => Event::Claim,
+            JobState::Running => Event::Start,
+            JobState::Disabled => Event::Disable,
+            JobState::PendingFailed => Event::Doubt,
+            JobState::Canceled => Event::Cancel,
+            JobState::Terminated => Event::Terminate,
+            JobState::Completed | JobState::Failed | JobState::Scheduled => return Err(wrong.into()),
+        };
+        let epoch = self.epoch;
+        let held = matches!(event, Event::Claim | Event::Start);
+        let changed = self.transition(job, event, |row| {
+            if event == Event::Claim {
+                row.epoch = epoch;
+            }
+            if !held {
+                row.node = None;
+                row.started_at = None;
+            }
+            row.flags = row.flags.with(JobFlags::BLAMED, row.state.has_ended()).with(JobFlags::CASCADED, false);
+        })?;
+        match (row.state.has_ended(), changed.state.has_ended()) {
+            (false, true) => self.release(now, row.workflow, job),
+            (true, false) => self.rearm(row.workflow, job, row.flags.has(JobFlags::BLAMED)),
+            (false, false) | (true, true) => {}
+        }
+        Ok(Some(Answer::Job(changed)))
+    }
+
+    /// A scheduled job's moment has come.
+    pub(super) fn due(&mut self, now: Timestamp, job: JobId) -> Step {
+        match self.resident_job(job) {
+            Ok(row) if row.state == JobState::Scheduled && row.due_at.is_some_and(|due| due <= now) => {
+                self.transition(job, Event::Free, |row| row.due_at = None)?;
+                Ok(None)
+            }
+            // It was canceled, or put off, since.
+            Ok(_) | Err(Stop::Rejected(_)) => Ok(None),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn check_run(&self, workflow: WorkflowId, given: i64) -> Result<(), Rejection> {
+        let current = self.workflows[&workflow].row.run;
+        if given == current { Ok(()) } else { Err(Rejection::RunMismatch { given, current }) }
+    }
+}
+
+/// In the order of the columns of `Table::Result`.
+fn result_row(id: ResultId, run: &i64, row: &JobRow, completion: &Completion) -> Row {
+    let outcome = &completion.outcome;
+    let int = |value: Option<i64>| value.map_or(Value::Null, Value::Int);
+    let real = |value: Option<f64>| value.map_or(Value::Null, Value::Real);
+    [
+        Value::Int(id.0),
+        Value::Int(row.workflow.0),
+        Value::Int(row.id.0),
+        Value::Int(*run),
+        Value::Int(row.attempt),
+        Value::Int(completion.node.or(row.node).map_or(0, |node| node.0)),
+        Value::Int(outcome.return_code),
+        Value::Real(outcome.exec_time_minutes),
+        Value::Text(outcome.completion_time.clone()),
+        Value::Int(outcome.state.number()),
+        int(outcome.peak_memory_bytes),
+        int(outcome.avg_memory_bytes),
+        real(outcome.peak_cpu_percent),
+        real(outcome.avg_cpu_percent),
+    ]
+    .into()
+}

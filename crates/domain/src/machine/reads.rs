@@ -1,0 +1,428 @@
+//! Reads: what is asked for, what waits for it, and how an answer that may be older than memory is
+//! taken over without undoing what memory knows.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use super::{Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
+use crate::command::{Answer, Claimed, Rejection};
+use crate::graph::Graph;
+use crate::ids::{JobId, LaneId, Lsn, Ticket, Timestamp, WorkflowId};
+use crate::job::{JobRow, Payload};
+use crate::lane::{Lane, OrderKey};
+use crate::port::{GraphRows, Read, Rows, WorkflowRows};
+use crate::state::JobState;
+
+/// A read on its way.
+#[derive(Debug)]
+pub(super) struct Flight {
+    /// What was committed when it was asked for: its snapshot is at least as new.
+    asked_at: Lsn,
+    after: Lsn,
+    what: Read,
+    purpose: Purpose,
+}
+
+#[derive(Debug)]
+enum Purpose {
+    Page {
+        lane: LaneId,
+        epoch: u32,
+    },
+    Workflow {
+        id: WorkflowId,
+        works: Vec<Work>,
+    },
+    /// The work that needs the rows themselves goes first.
+    Graph {
+        id: WorkflowId,
+        first: Work,
+        fresh: bool,
+    },
+    Jobs {
+        works: Vec<Work>,
+    },
+    /// Only whether they are there, for a creation of jobs.
+    Prerequisites {
+        workflow: WorkflowId,
+        work: Work,
+    },
+    Payloads {
+        ticket: Ticket,
+        answer: Answer,
+        stamp: Lsn,
+    },
+}
+
+impl Machine {
+    /// A read has come back: `rows` as of batch `lsn`.
+    pub fn read_done(&mut self, now: Timestamp, id: ReadId, lsn: Lsn, rows: Rows) {
+        let Some(flight) = self.flights.remove(&id) else { return };
+        match (flight.purpose, rows) {
+            (Purpose::Page { lane, epoch }, Rows::Page(rows)) => self.apply_page(lane, epoch, &flight.what, lsn, rows),
+            (Purpose::Workflow { id, works }, Rows::Workflow(rows)) => {
+                self.workflow_reads.remove(&id);
+                self.parked -= works.len();
+                self.apply_workflow(now, id, rows.map(|rows| *rows), works);
+            }
+            (Purpose::Graph { id, first, fresh }, Rows::Graph(rows)) => self.apply_graph(now, id, &rows, first, fresh),
+            (Purpose::Jobs { works }, Rows::Jobs(rows)) => self.apply_jobs(now, flight.what, lsn, rows, works),
+            (Purpose::Prerequisites { workflow, work }, Rows::Jobs(rows)) => {
+                self.parked -= 1;
+                self.apply_prerequisites(now, workflow, &flight.what, &rows, work);
+            }
+            (Purpose::Payloads { ticket, answer, stamp }, Rows::Payloads(rows)) => {
+                self.parked -= 1;
+                self.apply_payloads(ticket, answer, stamp, rows);
+            }
+            // A reader that answers something else than it was asked has no answer for us.
+            (_, Rows::Page(_) | Rows::Workflow(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Payloads(_)) => {
+                unreachable!("a reader answers each read with the rows of its kind")
+            }
+        }
+        self.forget_old();
+        self.serve(now);
+    }
+
+    /// No read in flight was asked for before this batch was committed, and it is.
+    pub(super) fn floor(&self) -> Lsn {
+        self.flights.values().next().map_or(self.committed, |oldest| oldest.asked_at.min(self.committed))
+    }
+
+    /// Forgets what no read in flight can be too old for.
+    pub(super) fn forget_old(&mut self) {
+        let floor = self.floor();
+        while let Some(&(lsn, id)) = self.recent.front() {
+            if lsn > floor {
+                break;
+            }
+            self.recent.pop_front();
+            let Some(slot) = self.slots.get(&id) else { continue };
+            if slot.lsn != lsn || slot.windowed {
+                continue;
+            }
+            let row = slot.row;
+            if row.state.is_held() && self.held_kept < self.limits.held_max {
+                self.held_kept += 1;
+                self.slots.get_mut(&id).expect("looked up above").kept = true;
+                continue;
+            }
+            if row.state == JobState::Ready
+                && let Some(lane) = self.lanes.get_mut(&row.lane)
+            {
+                lane.forget(row.key());
+            }
+            self.slots.remove(&id);
+        }
+        if self.recent.len() > self.limits.recent_max
+            && let Some((_, oldest)) = self.flights.pop_first()
+        {
+            self.ask_again(oldest);
+        }
+    }
+
+    fn ask_again(&mut self, flight: Flight) {
+        let id = self.ask(flight.after, flight.what, flight.purpose);
+        match &self.flights[&id].purpose {
+            Purpose::Workflow { id: workflow, .. } => {
+                self.workflow_reads.insert(*workflow, id);
+            }
+            Purpose::Jobs { .. } => {
+                if let Read::Jobs(jobs) = &self.flights[&id].what {
+                    self.job_reads.extend(jobs.iter().map(|job| (*job, id)));
+                }
+            }
+            Purpose::Page { .. } | Purpose::Graph { .. } | Purpose::Prerequisites { .. } | Purpose::Payloads { .. } => {
+            }
+        }
+    }
+
+    fn ask(&mut self, after: Lsn, what: Read, purpose: Purpose) -> ReadId {
+        let id = ReadId(self.next_read);
+        self.next_read += 1;
+        self.reads.push(ReadRequest { id, after, what: what.clone() });
+        self.flights.insert(id, Flight { asked_at: self.committed, after, what, purpose });
+        id
+    }
+
+    /// Puts work aside until what it needs was read.
+    pub(super) fn park(&mut self, stop: Stop, work: Work) {
+        if self.parked >= self.limits.parked_max && matches!(work, Work::Command(..)) {
+            let rejection = Rejection::Limit { option: "parked_max", max: self.limits.parked_max as u64 };
+            return self.answer(&work, Answer::Rejected(rejection));
+        }
+        match stop {
+            Stop::Workflow(id) => {
+                self.parked += 1;
+                if let Some(read) = self.workflow_reads.get(&id)
+                    && let Some(Flight { purpose: Purpose::Workflow { works, .. }, .. }) = self.flights.get_mut(read)
+                {
+                    works.push(work);
+                    return;
+                }
+                let read =
+                    self.ask(Lsn::default(), Read::Workflow(id), Purpose::Workflow { id, works: alloc::vec![work] });
+                self.workflow_reads.insert(id, read);
+            }
+            Stop::Jobs(workflow, jobs) => {
+                let after = self.workflows.get(&workflow).map_or(Lsn::default(), |workflow| workflow.bulk);
+                self.park_for_jobs(after, jobs, work);
+            }
+            Stop::UnknownJobs(jobs) => {
+                // Whichever workflow they are of: what was decided in bulk before is in the next commit.
+                let after = self.open.stamp();
+                self.park_for_jobs(after, jobs, work);
+            }
+            Stop::Prerequisites(workflow, jobs) => {
+                self.parked += 1;
+                let after = self.workflows.get(&workflow).map_or(Lsn::default(), |workflow| workflow.touched);
+                self.ask(after, Read::Jobs(jobs), Purpose::Prerequisites { workflow, work });
+            }
+            Stop::Graph { workflow, fresh } => {
+                let owner = self.workflows.get_mut(&workflow).expect("a graph is read only for a workflow in memory");
+                owner.frozen = Some(VecDeque::new());
+                let after = owner.touched;
+                self.ask(after, Read::Graph(workflow), Purpose::Graph { id: workflow, first: work, fresh });
+            }
+            Stop::Rejected(_) | Stop::Frozen(_) => unreachable!("dealt with where work is run"),
+        }
+    }
+
+    fn park_for_jobs(&mut self, after: Lsn, mut jobs: Vec<JobId>, work: Work) {
+        self.parked += 1;
+        jobs.sort_unstable();
+        jobs.dedup();
+        if let [job] = jobs[..]
+            && let Some(read) = self.job_reads.get(&job)
+            && let Some(Flight { purpose: Purpose::Jobs { works }, after: asked, .. }) = self.flights.get_mut(read)
+            && *asked >= after
+        {
+            works.push(work);
+            return;
+        }
+        let id = self.ask(after, Read::Jobs(jobs.clone()), Purpose::Jobs { works: alloc::vec![work] });
+        self.job_reads.extend(jobs.into_iter().map(|job| (job, id)));
+    }
+
+    /// Asks for the next page of a lane that runs low and has more behind.
+    pub(super) fn want_page(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        if lane.asked || !lane.is_behind() || lane.len() >= self.limits.window_low.max(1) {
+            return;
+        }
+        lane.asked = true;
+        let room = self.limits.window_max.saturating_sub(lane.len()).max(1);
+        let limit = self.limits.page_max.min(u32::try_from(room).unwrap_or(u32::MAX)).max(1);
+        let what =
+            Read::Page { lane: id, after: lane.horizon().after(), limit, payload_max: self.limits.payload_inline_max };
+        let (epoch, after) = (lane.epoch(), lane.fresh_from());
+        self.ask(after, what, Purpose::Page { lane: id, epoch });
+    }
+
+    fn apply_page(&mut self, id: LaneId, epoch: u32, what: &Read, lsn: Lsn, rows: Vec<(JobRow, Option<Payload>)>) {
+        let Some(lane) = self.lanes.get_mut(&id) else { return };
+        lane.asked = false;
+        let workflow = lane.row.workflow;
+        self.awake.insert(workflow);
+        if !lane.accepts(epoch, lsn) {
+            self.want_page(id);
+            return;
+        }
+        let Read::Page { limit, .. } = what else { unreachable!("a page was asked for as a page") };
+        let end = if rows.len() < *limit as usize { None } else { rows.last().map(|(row, _)| row.key()) };
+        let mut keys: Vec<OrderKey> = Vec::with_capacity(rows.len());
+        for (row, payload) in rows {
+            match self.slots.get_mut(&row.id) {
+                // Memory knows better: the page's snapshot is older than the job's last change.
+                Some(slot) if slot.lsn > lsn => {}
+                Some(slot) => {
+                    slot.windowed = true;
+                    slot.payload = payload;
+                    keys.push(row.key());
+                }
+                None => {
+                    self.slots.insert(row.id, Slot { row, lsn, payload, windowed: true, kept: false });
+                    keys.push(row.key());
+                }
+            }
+        }
+        let lane = self.lanes.get_mut(&id).expect("looked up above");
+        let (joined, evicted) = lane.page(keys.into_iter(), end, self.limits.window_max);
+        for key in joined {
+            self.mark_windowed(key.id());
+        }
+        for key in evicted {
+            self.evicted(id, key);
+        }
+    }
+
+    fn apply_workflow(&mut self, now: Timestamp, id: WorkflowId, rows: Option<WorkflowRows>, works: Vec<Work>) {
+        match rows {
+            Some(rows) if !self.deleted.contains_key(&id) => {
+                self.make_room(rows.lanes.len());
+                let mut workflow = Workflow::new(rows.row);
+                workflow.touched = self.floor();
+                workflow.requirements.extend(rows.requirements);
+                for (lane, has_ready) in rows.lanes {
+                    let Some(needs) = workflow.requirements.get(&lane.requirement) else { continue };
+                    workflow.lanes.insert((lane.requirement, lane.scheduler, lane.labels.clone()), lane.id);
+                    self.lanes.insert(lane.id, Lane::new(lane, *needs, has_ready));
+                }
+                self.workflows.insert(id, workflow);
+            }
+            Some(_) | None => {
+                for work in works {
+                    self.answer(&work, Answer::Rejected(Rejection::NoSuchWorkflow(id)));
+                }
+                return;
+            }
+        }
+        for work in works {
+            self.run(now, work);
+        }
+    }
+
+    fn apply_graph(&mut self, now: Timestamp, id: WorkflowId, rows: &GraphRows, first: Work, fresh: bool) {
+        let Some(workflow) = self.workflows.get_mut(&id) else { return };
+        let waiting = workflow.frozen.take().unwrap_or_default();
+        if fresh {
+            workflow.graph = None;
+            self.run_with_rows(now, id, rows, first);
+        } else {
+            let graph = Graph::new(id, &rows.jobs, rows.edges.iter().copied());
+            workflow.graph = Some(graph);
+            self.fit_graphs(id);
+            self.run(now, first);
+        }
+        self.awake.insert(id);
+        for work in waiting {
+            self.run(now, work);
+        }
+    }
+
+    fn apply_jobs(&mut self, now: Timestamp, what: Read, lsn: Lsn, rows: Vec<JobRow>, works: Vec<Work>) {
+        let Read::Jobs(jobs) = what else { unreachable!("jobs were asked for as jobs") };
+        for job in &jobs {
+            self.job_reads.remove(job);
+        }
+        let is_stale = |row: &JobRow| self.workflows.get(&row.workflow).is_some_and(|workflow| workflow.bulk > lsn);
+        if rows.iter().any(is_stale) {
+            let after = self.open.stamp();
+            let id = self.ask(after, Read::Jobs(jobs.clone()), Purpose::Jobs { works });
+            self.job_reads.extend(jobs.into_iter().map(|job| (job, id)));
+            return;
+        }
+        self.parked -= works.len();
+        let found: super::Set<JobId> = rows.iter().map(|row| row.id).collect();
+        self.absent.extend(jobs.into_iter().filter(|job| !found.contains(job)));
+        for row in rows {
+            if self.deleted.contains_key(&row.workflow) {
+                self.absent.insert(row.id);
+            } else if !self.slots.contains_key(&row.id) {
+                self.slots.insert(row.id, Slot { row, lsn, payload: None, windowed: false, kept: false });
+                self.recent.push_back((lsn, row.id));
+            }
+        }
+        for work in works {
+            self.run(now, work);
+        }
+        self.absent.clear();
+    }
+
+    fn apply_payloads(&mut self, ticket: Ticket, mut answer: Answer, stamp: Lsn, rows: Vec<(JobId, Payload)>) {
+        let payloads: super::Map<JobId, Payload> = rows.into_iter().collect();
+        let claimed = match &mut answer {
+            Answer::Claimed(claimed) => claimed,
+            Answer::Reported { claimed: Some(claimed), .. } => claimed,
+            _ => unreachable!("payloads are read only for what a claim hands out"),
+        };
+        fill(claimed, &payloads);
+        self.answers.push((ticket, stamp, answer));
+    }
+
+    /// Gives an answer that hands out jobs, once the payloads that are not in memory are read.
+    pub(super) fn hand_out(&mut self, ticket: Ticket, answer: Answer, missing: Vec<JobId>, after: Lsn) {
+        let stamp = self.open.stamp();
+        if missing.is_empty() {
+            self.answers.push((ticket, stamp, answer));
+        } else {
+            self.parked += 1;
+            self.ask(after, Read::Payloads(missing), Purpose::Payloads { ticket, answer, stamp });
+        }
+    }
+
+    /// Takes workflows out of memory that have nothing going on, until so many more lanes fit.
+    pub(super) fn make_room(&mut self, lanes: usize) {
+        while self.workflows.len() >= self.limits.workflows_max || self.lanes.len() + lanes > self.limits.lanes_max {
+            let floor = self.floor();
+            let idle = self
+                .workflows
+                .iter()
+                .filter(|(_, workflow)| workflow.is_idle(floor))
+                .min_by_key(|(id, workflow)| (workflow.used, **id))
+                .map(|(id, _)| *id);
+            let Some(id) = idle else { return };
+            self.unload(id);
+        }
+    }
+
+    /// Leaves the graphs of workflows with nothing going on, until all fit; never the one just read.
+    pub(super) fn fit_graphs(&mut self, kept: WorkflowId) {
+        let floor = self.floor();
+        let mut bytes: usize = self.workflows.values().filter_map(|w| w.graph.as_ref()).map(Graph::bytes).sum();
+        while bytes > self.limits.graph_bytes_max {
+            let idle = self
+                .workflows
+                .iter()
+                .filter(|(id, workflow)| **id != kept && workflow.graph.is_some() && workflow.touched <= floor)
+                .min_by_key(|(id, workflow)| (workflow.used, **id))
+                .map(|(id, _)| *id);
+            let Some(workflow) = idle.and_then(|id| self.workflows.get_mut(&id)) else { return };
+            bytes -= workflow.graph.take().map_or(0, |graph| graph.bytes());
+        }
+    }
+
+    /// Takes a workflow with its lanes and their windows out of memory.
+    pub(super) fn unload(&mut self, id: WorkflowId) {
+        let Some(workflow) = self.workflows.remove(&id) else { return };
+        for lane in workflow.lanes.values() {
+            if let Some(lane) = self.lanes.remove(lane) {
+                for key in lane.keys() {
+                    self.slots.remove(&key.id());
+                }
+            }
+        }
+    }
+}
+
+/// Puts payloads where they are missing. A job whose payload is gone was deleted meanwhile: it goes out empty.
+fn fill(claimed: &mut Claimed, payloads: &super::Map<JobId, Payload>) {
+    for (row, payload) in &mut claimed.jobs {
+        if payload.is_empty()
+            && let Some(found) = payloads.get(&row.id)
+        {
+            *payload = found.clone();
+        }
+    }
+}
+
+impl Workflow {
+    pub(super) fn new(row: crate::batch::WorkflowRow) -> Workflow {
+        Workflow {
+            row,
+            requirements: Default::default(),
+            lanes: Default::default(),
+            graph: None,
+            touched: Lsn::default(),
+            bulk: Lsn::default(),
+            details: Lsn::default(),
+            frozen: None,
+            waiting: VecDeque::new(),
+            used: 0,
+        }
+    }
+
+    fn is_idle(&self, floor: Lsn) -> bool {
+        self.touched <= floor && self.frozen.is_none() && self.waiting.is_empty()
+    }
+}
