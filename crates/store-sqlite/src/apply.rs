@@ -1,0 +1,249 @@
+//! A batch, applied within a transaction in the order that its description gives.
+
+use std::collections::HashMap;
+
+use forebay_domain::batch::{Batch, JobWrite, Outcomes};
+use forebay_domain::catalog::{Row, Statement, StatementOutcome, TABLES, Table};
+use forebay_domain::ids::{JobId, WorkflowId};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+
+use crate::catalog;
+use crate::encode::{self, Cell};
+use crate::error::is_refusal;
+use crate::sql;
+
+pub(crate) fn apply(db: &Connection, batch: &Batch) -> rusqlite::Result<Outcomes> {
+    sequences(db, batch)?;
+    workflows(db, batch)?;
+    lanes(db, batch)?;
+    requirements(db, batch)?;
+    jobs(db, &batch.jobs)?;
+    details(db, batch)?;
+    edges_and_relations(db, batch)?;
+    appends(db, &batch.appends)?;
+    let outcomes =
+        batch.statements.iter().map(|statement| execute(db, statement)).collect::<rusqlite::Result<Outcomes>>()?;
+    for job in &batch.jobs_deleted {
+        delete_job(db, *job)?;
+    }
+    for workflow in &batch.workflows_deleted {
+        delete_workflow(db, *workflow)?;
+    }
+    Ok(outcomes)
+}
+
+fn sequences(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    for (sequence, next) in &batch.sequences {
+        sql::PUT_SEQUENCE.on(db)?.execute(params![sequence.name(), next])?;
+    }
+    Ok(())
+}
+
+fn workflows(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    if batch.workflows.is_empty() {
+        return Ok(());
+    }
+    let mut put = sql::PUT_WORKFLOW.on(db)?;
+    for row in &batch.workflows {
+        let facts = [
+            row.id.0,
+            row.run,
+            i64::from(row.canceled),
+            i64::from(row.archived),
+            i64::from(row.has_edges),
+            row.default_requirement.0,
+        ];
+        put.execute(params_from_iter(facts.iter().chain(&row.counts)))?;
+    }
+    Ok(())
+}
+
+fn lanes(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    for lane in &batch.lanes {
+        sql::NEW_LANE.on(db)?.execute(params![
+            lane.id.0,
+            lane.workflow.0,
+            lane.requirement.0,
+            encode::labels_text(&lane.labels),
+            lane.scheduler.map(|scheduler| scheduler.0),
+        ])?;
+    }
+    Ok(())
+}
+
+fn requirements(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    for (workflow, requirement, needs) in &batch.requirements {
+        sql::PUT_NEEDS.on(db)?.execute([
+            workflow.0,
+            requirement.0,
+            needs.cpus,
+            needs.memory_bytes,
+            needs.gpus,
+            needs.nodes,
+            needs.runtime_seconds,
+        ])?;
+    }
+    Ok(())
+}
+
+fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let (mut new, mut set) = (sql::NEW_JOB.on(db)?, sql::SET_JOB.on(db)?);
+    for JobWrite { row, new: is_new } in writes {
+        let statement = if *is_new { &mut new } else { &mut set };
+        statement.raw_bind_parameter(1, row.id.0)?;
+        statement.raw_bind_parameter(2, row.lane.0)?;
+        statement.raw_bind_parameter(3, row.state.number())?;
+        statement.raw_bind_parameter(4, row.priority)?;
+        statement.raw_bind_parameter(5, row.attempt)?;
+        statement.raw_bind_parameter(6, row.flags.0)?;
+        statement.raw_bind_parameter(7, row.node.map(|node| node.0))?;
+        statement.raw_bind_parameter(8, row.epoch.0)?;
+        statement.raw_bind_parameter(9, row.started_at.map(|at| at.0))?;
+        statement.raw_bind_parameter(10, row.due_at.map(|at| at.0))?;
+        statement.raw_bind_parameter(11, row.result.map(|result| result.0))?;
+        if *is_new {
+            statement.raw_bind_parameter(12, row.workflow.0)?;
+        }
+        if statement.raw_execute()? != 1 {
+            return Err(no_such_job(row.id));
+        }
+    }
+    Ok(())
+}
+
+fn details(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    if batch.details.is_empty() {
+        return Ok(());
+    }
+    let mut put = sql::PUT_DETAIL.on(db)?;
+    for detail in &batch.details {
+        put.execute(params![detail.job.0, detail.workflow.0, detail.name, &*detail.payload])?;
+    }
+    Ok(())
+}
+
+fn edges_and_relations(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+    if batch.edges.is_empty() && batch.relations.is_empty() {
+        return Ok(());
+    }
+    let mut workflows: HashMap<JobId, WorkflowId> =
+        batch.jobs.iter().map(|write| (write.row.id, write.row.workflow)).collect();
+    let mut find = sql::WORKFLOW_OF_JOB.on(db)?;
+    let mut workflow_of = |job: JobId| -> rusqlite::Result<i64> {
+        if let Some(workflow) = workflows.get(&job) {
+            return Ok(workflow.0);
+        }
+        let found = find.query_row([job.0], |row| row.get(0)).optional()?.ok_or_else(|| no_such_job(job))?;
+        workflows.insert(job, WorkflowId(found));
+        Ok(found)
+    };
+    let mut new_edge = sql::NEW_EDGE.on(db)?;
+    for (job, on) in &batch.edges {
+        new_edge.execute([workflow_of(*job)?, job.0, on.0])?;
+    }
+    let mut new_relation = sql::NEW_RELATION.on(db)?;
+    for (job, kind, item) in &batch.relations {
+        new_relation.execute([workflow_of(*job)?, job.0, *kind as i64, *item])?;
+    }
+    Ok(())
+}
+
+/// Rows of a table mostly follow each other: it is prepared once for them.
+fn appends(db: &Connection, appends: &[(Table, Row)]) -> rusqlite::Result<()> {
+    for rows in appends.chunk_by(|(before, _), (after, _)| before == after) {
+        let mut insert = db.prepare_cached(catalog::insert(rows[0].0))?;
+        for (_, row) in rows {
+            insert.execute(params_from_iter(row.iter().map(Cell)))?;
+        }
+    }
+    Ok(())
+}
+
+fn execute(db: &Connection, statement: &Statement) -> rusqlite::Result<StatementOutcome> {
+    let done = match statement {
+        // One row goes in whole or not at all; SQLite sees to it.
+        Statement::Insert { table, rows } if rows.len() == 1 => insert(db, *table, rows),
+        Statement::Insert { table, rows } => in_savepoint(db, || insert(db, *table, rows)),
+        Statement::Update { table, id, set } => catalog::update(db, *table, *id, set),
+        Statement::Delete { table, id } => catalog::delete(db, *table, *id),
+        Statement::DeleteAll { table, workflow } => {
+            let gone = db.prepare_cached(catalog::delete_all(*table))?.execute([workflow.0])?;
+            Ok(StatementOutcome::Count(gone as u64))
+        }
+    };
+    match done {
+        Err(error) if is_refusal(&error) => Ok(StatementOutcome::Refused(error.to_string().into())),
+        done => done,
+    }
+}
+
+fn insert(db: &Connection, table: Table, rows: &[Row]) -> rusqlite::Result<StatementOutcome> {
+    let columns = table.columns().len();
+    let mut insert = db.prepare_cached(catalog::insert(table))?;
+    for row in rows {
+        if row.len() != columns {
+            let why = format!("{} has {columns} columns, not {}", table.name(), row.len());
+            return Ok(StatementOutcome::Refused(why.into()));
+        }
+        insert.execute(params_from_iter(row.iter().map(Cell)))?;
+    }
+    Ok(StatementOutcome::Inserted)
+}
+
+fn in_savepoint(
+    db: &Connection,
+    work: impl FnOnce() -> rusqlite::Result<StatementOutcome>,
+) -> rusqlite::Result<StatementOutcome> {
+    sql::SAVEPOINT.on(db)?.execute([])?;
+    let done = work();
+    if !matches!(done, Ok(StatementOutcome::Inserted)) {
+        // If this fails as well, the whole transaction is to be taken back, for the first reason.
+        if let (Err(error), Ok(_)) = (sql::ROLLBACK_TO.on(db)?.execute([]), &done) {
+            return Err(error);
+        }
+    }
+    sql::RELEASE.on(db)?.execute([])?;
+    done
+}
+
+fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
+    let workflow: Option<i64> = sql::WORKFLOW_OF_JOB.on(db)?.query_row([job.0], |row| row.get(0)).optional()?;
+    let Some(workflow) = workflow else { return Ok(()) };
+    for delete in [
+        sql::DELETE_JOB_PREREQUISITES,
+        sql::DELETE_JOB_DEPENDENTS,
+        sql::DELETE_JOB_RELATIONS,
+        sql::DELETE_JOB_RESULTS,
+        sql::DELETE_JOB_DETAIL,
+        sql::DELETE_JOB,
+    ] {
+        delete.on(db)?.execute([workflow, job.0])?;
+    }
+    Ok(())
+}
+
+fn delete_workflow(db: &Connection, workflow: WorkflowId) -> rusqlite::Result<()> {
+    for delete in [
+        sql::DELETE_WORKFLOW_EDGES,
+        sql::DELETE_WORKFLOW_RELATIONS,
+        sql::DELETE_WORKFLOW_DETAILS,
+        sql::DELETE_WORKFLOW_JOBS,
+        sql::DELETE_WORKFLOW_LANES,
+        sql::DELETE_WORKFLOW_NEEDS,
+        sql::DELETE_WORKFLOW_STATE,
+    ] {
+        delete.on(db)?.execute([workflow.0])?;
+    }
+    for table in TABLES {
+        db.prepare_cached(catalog::delete_all(table))?.execute([workflow.0])?;
+    }
+    Ok(())
+}
+
+/// A batch names a job that is not there: it is not one that a machine may make.
+fn no_such_job(job: JobId) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(format!("job {job} is to be changed, but is not there").into())
+}

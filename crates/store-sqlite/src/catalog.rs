@@ -1,0 +1,200 @@
+//! The statements of the catalog's tables, made from the description of their columns.
+
+use std::sync::LazyLock;
+
+use forebay_domain::catalog::{Kind, Match, Paging, Query, Row, StatementOutcome, TABLES, Table, Value};
+use rusqlite::types::Value as Bound;
+use rusqlite::{Connection, params_from_iter};
+
+use crate::encode::{Cell, catalog_row};
+
+/// The statements of fixed text of one table.
+struct Fixed {
+    /// As `r.a, r.b`, in the order of the columns.
+    columns: String,
+    insert: String,
+    get: String,
+    delete: String,
+    delete_all: String,
+}
+
+static FIXED: LazyLock<[Fixed; TABLES.len()]> = LazyLock::new(|| TABLES.map(Fixed::new));
+
+impl Fixed {
+    fn new(table: Table) -> Fixed {
+        let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
+        let (name, places) = (table.name(), vec!["?"; names.len()].join(", "));
+        let list = names.join(", ");
+        Fixed {
+            columns: names.iter().map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "),
+            insert: format!("INSERT INTO {name} ({list}) VALUES ({places})"),
+            get: format!("SELECT {list} FROM {name} WHERE id = ?1"),
+            delete: format!("DELETE FROM {name} WHERE id = ?1 RETURNING {list}"),
+            delete_all: format!("DELETE FROM {name} WHERE {} = ?1", owner(table)),
+        }
+    }
+
+    fn of(table: Table) -> &'static Fixed {
+        &FIXED[table as usize]
+    }
+}
+
+/// The column that names the workflow of a row.
+fn owner(table: Table) -> &'static str {
+    if table == Table::Workflow { "id" } else { "workflow_id" }
+}
+
+/// All columns in their order.
+pub(crate) fn insert(table: Table) -> &'static str {
+    &Fixed::of(table).insert
+}
+
+/// By the workflow.
+pub(crate) fn delete_all(table: Table) -> &'static str {
+    &Fixed::of(table).delete_all
+}
+
+pub(crate) fn get(db: &Connection, table: Table, id: i64) -> rusqlite::Result<Option<Row>> {
+    one(db, &Fixed::of(table).get, table, [Cell(&Value::Int(id))])
+}
+
+pub(crate) fn delete(db: &Connection, table: Table, id: i64) -> rusqlite::Result<StatementOutcome> {
+    one(db, &Fixed::of(table).delete, table, [Cell(&Value::Int(id))]).map(StatementOutcome::Row)
+}
+
+pub(crate) fn update(
+    db: &Connection,
+    table: Table,
+    id: i64,
+    set: &[(usize, Value)],
+) -> rusqlite::Result<StatementOutcome> {
+    let columns = table.columns();
+    if let Some((place, _)) = set.iter().find(|(place, _)| *place >= columns.len()) {
+        let why = format!("{} has no column {place}", table.name());
+        return Ok(StatementOutcome::Refused(why.into()));
+    }
+    if set.is_empty() {
+        return get(db, table, id).map(StatementOutcome::Row);
+    }
+    let assignments: Vec<String> = set.iter().map(|(place, _)| format!("{} = ?", columns[*place].name)).collect();
+    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
+    let sql =
+        format!("UPDATE {} SET {} WHERE id = ? RETURNING {}", table.name(), assignments.join(", "), names.join(", "));
+    let id = Value::Int(id);
+    let values = set.iter().map(|(_, value)| value).chain([&id]).map(Cell);
+    one(db, &sql, table, values).map(StatementOutcome::Row)
+}
+
+/// Runs a statement that gives one row or none, to its end.
+fn one<'a>(
+    db: &Connection,
+    sql: &str,
+    table: Table,
+    values: impl IntoIterator<Item = Cell<'a>>,
+) -> rusqlite::Result<Option<Row>> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let row = rows.next()?.map(|row| catalog_row(table, row)).transpose()?;
+    while rows.next()?.is_some() {}
+    Ok(row)
+}
+
+/// Which rows a list is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Of {
+    Table,
+    /// Of the results, those that are their job's latest.
+    LatestResults,
+}
+
+/// A list as text with its values: the rows, and how many there are without `LIMIT` and `OFFSET`.
+///
+/// What callers give is a value, never text.
+pub(crate) struct List {
+    rows: String,
+    count: String,
+    values: Vec<Bound>,
+    paging: Paging,
+}
+
+impl List {
+    pub(crate) fn new(of: Of, query: &Query) -> List {
+        let Query { table, filters, paging } = query;
+        let from = match of {
+            Of::Table => format!("{} r", table.name()),
+            Of::LatestResults => "result r CROSS JOIN job j ON j.id = r.job_id AND j.result_id = r.id".to_owned(),
+        };
+        let mut values = Vec::new();
+        let conditions: Vec<String> =
+            filters.iter().map(|(place, wanted)| condition(*table, *place, wanted, &mut values)).collect();
+        let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+        let turn = if paging.reverse { " DESC" } else { "" };
+        let order = match paging.sort_by {
+            Some(place) if place > 0 => format!("r.{}{turn}, r.id{turn}", table.columns()[place].name),
+            Some(_) | None => format!("r.id{turn}"),
+        };
+        List {
+            rows: format!("SELECT {} FROM {from}{filter} ORDER BY {order} LIMIT ? OFFSET ?", Fixed::of(*table).columns),
+            count: format!("SELECT count(*) FROM {from}{filter}"),
+            values,
+            paging: *paging,
+        }
+    }
+
+    /// To be called within a snapshot.
+    pub(crate) fn read(&self, db: &Connection, table: Table) -> rusqlite::Result<(Vec<Row>, u64)> {
+        let paging = [bound(self.paging.limit), bound(self.paging.offset)];
+        let mut statement = db.prepare_cached(&self.rows)?;
+        let rows = statement
+            .query_map(params_from_iter(self.values.iter().chain(&paging)), |row| catalog_row(table, row))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let total = match total_of_part(rows.len(), self.paging.offset, self.paging.limit) {
+            Some(total) => total,
+            None => count(db, &self.count, &self.values)?,
+        };
+        Ok((rows, total))
+    }
+}
+
+fn condition(table: Table, place: usize, wanted: &Match, values: &mut Vec<Bound>) -> String {
+    let column = &table.columns()[place];
+    let (name, value) = match wanted {
+        Match::Equal(value) => (format!("r.{} IS ?", column.name), value_of(value)),
+        Match::Above(value) => (format!("r.{} > ?", column.name), value_of(value)),
+        // SQLite's lower() is for ASCII; LIKE has wildcards and a limit.
+        Match::Contains(part) if column.kind == Kind::Text => {
+            (format!("instr(lower(r.{}), lower(?)) > 0", column.name), Bound::Text(part.to_string()))
+        }
+        // No number has a substring.
+        Match::Contains(_) => return "0".to_owned(),
+    };
+    values.push(value);
+    name
+}
+
+fn value_of(value: &Value) -> Bound {
+    match value {
+        Value::Null => Bound::Null,
+        Value::Int(value) => Bound::Integer(*value),
+        Value::Real(value) => Bound::Real(*value),
+        Value::Text(value) => Bound::Text(value.to_string()),
+    }
+}
+
+/// A number for LIMIT or OFFSET.
+pub(crate) fn bound(number: u64) -> Bound {
+    Bound::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+/// How long a whole list is, if its part shows that.
+pub(crate) fn total_of_part(rows: usize, offset: u64, limit: u64) -> Option<u64> {
+    let rows = rows as u64;
+    let ends_here = rows < limit && (rows > 0 || offset == 0);
+    ends_here.then_some(offset + rows)
+}
+
+/// The one number that a statement gives.
+pub(crate) fn count(db: &Connection, sql: &str, values: &[Bound]) -> rusqlite::Result<u64> {
+    let count: i64 = db.prepare_cached(sql)?.query_one(params_from_iter(values), |row| row.get(0))?;
+    Ok(count.unsigned_abs())
+}

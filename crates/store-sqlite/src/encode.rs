@@ -1,0 +1,114 @@
+//! Rows as the domain has them, from and to columns.
+
+use forebay_domain::batch::{LaneRow, WorkflowRow};
+use forebay_domain::catalog::{Kind, Row as CatalogRow, Table, Value};
+use forebay_domain::ids::{Epoch, JobId, LaneId, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::job::{JobFlags, JobRow, RelationKind};
+use forebay_domain::lane::LabelSet;
+use forebay_domain::state::{JobState, STATES};
+use rusqlite::types::{ToSqlOutput, Type, ValueRef};
+use rusqlite::{Row, ToSql};
+
+/// How many columns the hot row of a job has: what follows it in a list begins here.
+pub(crate) const JOB_COLUMNS: usize = 12;
+
+pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
+    Ok(JobRow {
+        id: JobId(row.get(0)?),
+        workflow: WorkflowId(row.get(1)?),
+        lane: LaneId(row.get(2)?),
+        state: JobState::from_number(row.get(3)?).ok_or_else(|| unreadable(3, "no job state has this number"))?,
+        priority: row.get(4)?,
+        attempt: row.get(5)?,
+        flags: JobFlags(row.get(6)?),
+        node: row.get::<_, Option<i64>>(7)?.map(NodeId),
+        epoch: Epoch(row.get(8)?),
+        started_at: row.get::<_, Option<i64>>(9)?.map(Timestamp),
+        due_at: row.get::<_, Option<i64>>(10)?.map(Timestamp),
+        result: row.get::<_, Option<i64>>(11)?.map(ResultId),
+    })
+}
+
+pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {
+    let mut counts = [0; STATES];
+    for (state, count) in counts.iter_mut().enumerate() {
+        *count = row.get(6 + state)?;
+    }
+    Ok(WorkflowRow {
+        id: WorkflowId(row.get(0)?),
+        run: row.get(1)?,
+        canceled: row.get(2)?,
+        archived: row.get(3)?,
+        has_edges: row.get(4)?,
+        default_requirement: RequirementId(row.get(5)?),
+        counts,
+    })
+}
+
+/// From (id, requirement, labels, scheduler).
+pub(crate) fn lane_row(workflow: WorkflowId, row: &Row) -> rusqlite::Result<LaneRow> {
+    Ok(LaneRow {
+        id: LaneId(row.get(0)?),
+        workflow,
+        requirement: RequirementId(row.get(1)?),
+        labels: labels(2, row.get_ref(2)?.as_str()?)?,
+        scheduler: row.get::<_, Option<i64>>(3)?.map(SchedulerId),
+    })
+}
+
+fn labels(column: usize, text: &str) -> rusqlite::Result<LabelSet> {
+    let labels: Vec<Box<str>> = serde_json::from_str(text)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error)))?;
+    Ok(LabelSet::new(labels))
+}
+
+/// As a JSON array.
+pub(crate) fn labels_text(labels: &LabelSet) -> String {
+    serde_json::to_string(&labels.iter().collect::<Vec<_>>()).expect("a list of strings can be written as JSON")
+}
+
+pub(crate) fn relation_kind(column: usize, number: i64) -> rusqlite::Result<RelationKind> {
+    const KINDS: [RelationKind; 4] =
+        [RelationKind::InputFile, RelationKind::OutputFile, RelationKind::InputUserData, RelationKind::OutputUserData];
+    let kind = KINDS.into_iter().find(|kind| *kind as i64 == number);
+    kind.ok_or_else(|| unreadable(column, "no relation kind has this number"))
+}
+
+/// All columns of a catalog table, in their order.
+pub(crate) fn catalog_row(table: Table, row: &Row) -> rusqlite::Result<CatalogRow> {
+    table
+        .columns()
+        .iter()
+        .enumerate()
+        .map(|(place, column)| {
+            Ok(match (row.get_ref(place)?, column.kind) {
+                (ValueRef::Null, _) => Value::Null,
+                (ValueRef::Integer(value), Kind::Int) => Value::Int(value),
+                (ValueRef::Real(value), Kind::Real) => Value::Real(value),
+                (value @ ValueRef::Text(_), Kind::Text) => Value::Text(value.as_str()?.into()),
+                (ValueRef::Integer(_) | ValueRef::Real(_) | ValueRef::Text(_) | ValueRef::Blob(_), _) => {
+                    return Err(unreadable(place, "a value of another type than its column"));
+                }
+            })
+        })
+        .collect()
+}
+
+/// A catalog value on its way into a statement.
+pub(crate) struct Cell<'a>(pub &'a Value);
+
+impl ToSql for Cell<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            Value::Null => ValueRef::Null,
+            Value::Int(value) => ValueRef::Integer(*value),
+            Value::Real(value) => ValueRef::Real(*value),
+            Value::Text(value) => ValueRef::Text(value.as_bytes()),
+        }))
+    }
+}
+
+/// A value that this program cannot have written.
+pub(crate) fn unreadable(column: usize, what: &'static str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, what.into())
+}

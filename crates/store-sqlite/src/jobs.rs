@@ -1,0 +1,122 @@
+//! The list of a workflow's jobs.
+
+use forebay_domain::ids::LaneId;
+use forebay_domain::job::RelationKind;
+use forebay_domain::port::{JobQuery, JobSort, JobView};
+use rusqlite::types::Value as Bound;
+use rusqlite::{Connection, Row, params_from_iter};
+
+use crate::catalog::{bound, count, total_of_part};
+use crate::encode::{JOB_COLUMNS, job_row};
+use crate::sql::JOB_VIEW;
+
+/// A list as text with its values: the rows, and how many there are without `LIMIT` and `OFFSET`.
+pub(crate) struct JobList {
+    rows: String,
+    count: String,
+    values: Vec<Bound>,
+    offset: u64,
+    limit: u64,
+}
+
+impl JobList {
+    pub(crate) fn new(query: &JobQuery) -> JobList {
+        let JobQuery {
+            workflow,
+            state,
+            name,
+            command,
+            node,
+            upstream,
+            needs_file,
+            lanes,
+            offset,
+            limit,
+            sort,
+            reverse,
+        } = query;
+        // With one of these there are few jobs to look at; their workflow is then no way to find them.
+        let plus = if upstream.is_some() || needs_file.is_some() { "+" } else { "" };
+        let mut filter = format!(" WHERE {plus}j.workflow_id = ?");
+        if let Some(state) = state {
+            // Not as a value: it has to be seen which of the partial indexes has these.
+            filter.push_str(&format!(" AND j.state = {}", state.number()));
+        }
+        let mut values = vec![Bound::Integer(workflow.0)];
+        let mut add = |condition: &str, value: Bound| {
+            filter.push_str(" AND ");
+            filter.push_str(condition);
+            values.push(value);
+        };
+        if let Some(name) = name {
+            add("instr(lower(d.name), lower(?)) > 0", Bound::Text(name.to_string()));
+        }
+        if let Some(command) = command {
+            add(
+                "CASE WHEN json_valid(CAST(d.payload AS TEXT)) \
+                 THEN instr(lower(json_extract(CAST(d.payload AS TEXT), '$.command')), lower(?)) > 0 END",
+                Bound::Text(command.to_string()),
+            );
+        }
+        if let Some(node) = node {
+            add("j.node_id = ?", Bound::Integer(node.0));
+        }
+        if let Some(upstream) = upstream {
+            add("j.id IN (SELECT job_id FROM dependency WHERE depends_on = ?)", Bound::Integer(upstream.0));
+        }
+        if let Some(file) = needs_file {
+            let kind = RelationKind::InputFile as i64;
+            let readers = format!("j.id IN (SELECT job_id FROM relation WHERE kind = {kind} AND item = ?)");
+            add(&readers, Bound::Integer(*file));
+        }
+        if let Some(lanes) = lanes {
+            add("j.lane_id IN (SELECT value FROM json_each(?))", Bound::Text(json_list(lanes)));
+        }
+        let turn = if *reverse { " DESC" } else { "" };
+        let order = match sort {
+            JobSort::Id => format!("j.id{turn}"),
+            JobSort::Name => format!("d.name{turn}, j.id{turn}"),
+            JobSort::State => format!("j.state{turn}, j.id{turn}"),
+            JobSort::Priority => format!("j.priority{turn}, j.id{turn}"),
+        };
+        // Every job has a detail, which is looked at for the count only if it is asked about.
+        let detail = if name.is_some() || command.is_some() { " JOIN job_detail d ON d.job_id = j.id" } else { "" };
+        // That names are in order within a workflow helps only who is told that it is the same one.
+        let same = if *sort == JobSort::Name { " AND d.workflow_id = j.workflow_id" } else { "" };
+        JobList {
+            rows: format!("{JOB_VIEW}{filter}{same} ORDER BY {order} LIMIT ? OFFSET ?"),
+            count: format!("SELECT count(*) FROM job j{detail}{filter}"),
+            values,
+            offset: *offset,
+            limit: *limit,
+        }
+    }
+
+    /// To be called within a snapshot.
+    pub(crate) fn read(&self, db: &Connection) -> rusqlite::Result<(Vec<JobView>, u64)> {
+        let paging = [bound(self.limit), bound(self.offset)];
+        let mut statement = db.prepare_cached(&self.rows)?;
+        let jobs = statement
+            .query_map(params_from_iter(self.values.iter().chain(&paging)), job_view)?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        let total = match total_of_part(jobs.len(), self.offset, self.limit) {
+            Some(total) => total,
+            None => count(db, &self.count, &self.values)?,
+        };
+        Ok((jobs, total))
+    }
+}
+
+/// From the columns of `JOB_VIEW`.
+pub(crate) fn job_view(row: &Row) -> rusqlite::Result<JobView> {
+    Ok(JobView {
+        row: job_row(row)?,
+        name: row.get_ref(JOB_COLUMNS)?.as_str()?.into(),
+        payload: row.get_ref(JOB_COLUMNS + 1)?.as_blob()?.into(),
+    })
+}
+
+fn json_list(lanes: &[LaneId]) -> String {
+    let ids: Vec<i64> = lanes.iter().map(|lane| lane.0).collect();
+    serde_json::to_string(&ids).expect("a list of numbers can be written as JSON")
+}

@@ -1,0 +1,9 @@
+DROP TABLE relation;
+DROP TABLE dependency;
+DROP TABLE job_detail;
+DROP TABLE job;
+DROP TABLE requirement_needs;
+DROP TABLE lane;
+DROP TABLE workflow_state;
+DROP TABLE sequence;
+DROP TABLE meta;

@@ -1,0 +1,12 @@
+DROP TABLE scheduled_compute_node;
+DROP TABLE slurm_scheduler;
+DROP TABLE local_scheduler;
+DROP TABLE workflow_action;
+DROP TABLE result;
+DROP TABLE event;
+DROP TABLE failure_handler;
+DROP TABLE compute_node;
+DROP TABLE user_data;
+DROP TABLE file;
+DROP TABLE resource_requirements;
+DROP TABLE workflow;

@@ -1,0 +1,264 @@
+//! The read side.
+
+use std::path::Path;
+use std::time::Duration;
+
+use forebay_domain::batch::WorkflowRow;
+use forebay_domain::catalog::{Paging, Query, Row as CatalogRow, Table};
+use forebay_domain::claim::Needs;
+use forebay_domain::ids::{JobId, LaneId, Lsn, RequirementId, WorkflowId};
+use forebay_domain::job::{JobRow, Payload, RelationKind};
+use forebay_domain::lane::OrderKey;
+use forebay_domain::port::{Dependency, GraphRows, JobQuery, JobView, Read, Reader, Rows, StoreError, WorkflowRows};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
+
+use crate::Options;
+use crate::catalog::{self, List, Of, bound};
+use crate::encode::{self, JOB_COLUMNS};
+use crate::error::{OpenError, sorted};
+use crate::jobs::{JobList, job_view};
+use crate::place::Place;
+use crate::schema::{self, SCHEMA_VERSION};
+use crate::sql;
+
+/// How long a read waits for a lock. There is none in its way but at the first open after a crash,
+/// and in a database in memory.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A read-only connection of its own. It sees what is committed when a call begins.
+#[derive(Debug)]
+pub struct SqliteReader {
+    db: Connection,
+}
+
+impl SqliteReader {
+    /// Opens the database in this file, whether it is being served or not.
+    pub fn open(path: impl AsRef<Path>) -> Result<SqliteReader, OpenError> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return Err(OpenError::Missing { path: path.to_owned() });
+        }
+        SqliteReader::at(&Place::new(path)?, &Options::default())
+    }
+
+    pub(crate) fn at(place: &Place, options: &Options) -> Result<SqliteReader, OpenError> {
+        let failed = |source| OpenError::Sqlite { path: place.path().to_owned(), source };
+        let db = place.open_reader().map_err(failed)?;
+        db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        let (db, found) = match schema::version(&db, place.path()) {
+            Ok(found) => (db, found),
+            Err(OpenError::Sqlite { source, .. }) if is_unwritable(&source) => {
+                let db = place.open_without_log().map_err(failed)?.ok_or_else(|| failed(source))?;
+                let found = schema::version(&db, place.path())?;
+                (db, found)
+            }
+            Err(error) => return Err(error),
+        };
+        match found {
+            0 => return Err(OpenError::NotForebay { path: place.path().to_owned(), source: None }),
+            SCHEMA_VERSION => {}
+            _ => return Err(OpenError::Older { path: place.path().to_owned(), found, known: SCHEMA_VERSION }),
+        }
+        db.pragma_update(None, "cache_size", -i64::from(options.reader_cache_kib)).map_err(failed)?;
+        Ok(SqliteReader { db })
+    }
+
+    /// Several statements, one snapshot.
+    fn snapshot<T>(&mut self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let db = &self.db;
+        let answer = sql::BEGIN_READ.on(db).and_then(|mut begin| begin.execute([])).and_then(|_| read(db));
+        if db.is_autocommit() {
+            return answer.map_err(sorted);
+        }
+        let ended = sql::COMMIT.on(db).and_then(|mut commit| commit.execute([]));
+        answer.and_then(|answer| ended.map(|_| answer)).map_err(sorted)
+    }
+}
+
+/// The folder cannot be written to, and a log is to be looked at.
+fn is_unwritable(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+}
+
+impl Reader for SqliteReader {
+    fn read(&mut self, what: &Read) -> Result<(Lsn, Rows), StoreError> {
+        self.snapshot(|db| {
+            let lsn = sql::LSN.on(db)?.query_one([], |row| Ok(Lsn(row.get::<_, i64>(0)?.cast_unsigned())))?;
+            let rows = match what {
+                Read::Page { lane, after, limit, payload_max } => {
+                    Rows::Page(page(db, *lane, *after, *limit, *payload_max)?)
+                }
+                Read::Workflow(id) => Rows::Workflow(workflow_rows(db, *id)?.map(Box::new)),
+                Read::Graph(id) => Rows::Graph(Box::new(graph(db, *id)?)),
+                Read::Jobs(ids) => {
+                    let mut job = sql::JOB.on(db)?;
+                    Rows::Jobs(found(ids, |id| job.query_row([id.0], encode::job_row).optional())?)
+                }
+                Read::Payloads(ids) => {
+                    let mut payload = sql::PAYLOAD.on(db)?;
+                    let read = |row: &Row| Ok(Payload::from(row.get_ref(0)?.as_blob()?));
+                    Rows::Payloads(found(ids, |id| {
+                        Ok(payload.query_row([id.0], read).optional()?.map(|payload| (*id, payload)))
+                    })?)
+                }
+            };
+            Ok((lsn, rows))
+        })
+    }
+
+    fn get(&mut self, table: Table, id: i64) -> Result<Option<CatalogRow>, StoreError> {
+        catalog::get(&self.db, table, id).map_err(sorted)
+    }
+
+    fn list(&mut self, query: &Query) -> Result<(Vec<CatalogRow>, u64), StoreError> {
+        self.snapshot(|db| List::new(Of::Table, query).read(db, query.table))
+    }
+
+    fn workflow(&mut self, id: WorkflowId) -> Result<Option<WorkflowRow>, StoreError> {
+        workflow(&self.db, id).map_err(sorted)
+    }
+
+    fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError> {
+        self.snapshot(|db| found(ids, |id| workflow(db, *id)))
+    }
+
+    fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError> {
+        let job = sql::JOB_WITH_DETAIL.on(&self.db);
+        job.and_then(|mut job| job.query_row([id.0], job_view).optional()).map_err(sorted)
+    }
+
+    fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError> {
+        self.snapshot(|db| JobList::new(query).read(db))
+    }
+
+    fn dependencies(&mut self, workflow: WorkflowId, paging: Paging) -> Result<(Vec<Dependency>, u64), StoreError> {
+        let read = |row: &Row| {
+            Ok(Dependency {
+                job: JobId(row.get(0)?),
+                job_name: row.get_ref(1)?.as_str()?.into(),
+                depends_on: JobId(row.get(2)?),
+                depends_on_name: row.get_ref(3)?.as_str()?.into(),
+            })
+        };
+        self.snapshot(|db| {
+            let mut part = sql::DEPENDENCIES.on(db)?;
+            let part = part.query_map((workflow.0, bound(paging.limit), bound(paging.offset)), read)?;
+            let total: i64 = sql::DEPENDENCIES_COUNT.on(db)?.query_one([workflow.0], |row| row.get(0))?;
+            Ok((part.collect::<Result<_, _>>()?, total.unsigned_abs()))
+        })
+    }
+
+    fn prerequisites(&mut self, jobs: &[JobId]) -> Result<Vec<(JobId, JobId)>, StoreError> {
+        let mut jobs = jobs.to_vec();
+        jobs.sort_unstable();
+        jobs.dedup();
+        self.snapshot(|db| {
+            let mut find = sql::JOB_PREREQUISITES.on(db)?;
+            let mut edges = Vec::new();
+            for job in jobs {
+                for on in find.query_map([job.0], |row| Ok(JobId(row.get(0)?)))? {
+                    edges.push((job, on?));
+                }
+            }
+            Ok(edges)
+        })
+    }
+
+    fn relations(&mut self, workflow: WorkflowId) -> Result<Vec<(JobId, RelationKind, i64)>, StoreError> {
+        let read = |row: &Row| Ok((JobId(row.get(0)?), encode::relation_kind(1, row.get(1)?)?, row.get(2)?));
+        all(&self.db, sql::WORKFLOW_RELATIONS, workflow, read).map_err(sorted)
+    }
+
+    fn latest_results(&mut self, query: &Query) -> Result<(Vec<CatalogRow>, u64), StoreError> {
+        self.snapshot(|db| List::new(Of::LatestResults, query).read(db, query.table))
+    }
+
+    fn job_names(&mut self, ids: &[JobId]) -> Result<Vec<(JobId, Box<str>)>, StoreError> {
+        self.snapshot(|db| {
+            let mut name = sql::JOB_NAME.on(db)?;
+            let read = |row: &Row| Ok(Box::from(row.get_ref(0)?.as_str()?));
+            found(ids, |id| Ok(name.query_row([id.0], read).optional()?.map(|name| (*id, name))))
+        })
+    }
+}
+
+/// What is there of these, in their order.
+fn found<I, T>(ids: &[I], mut find: impl FnMut(&I) -> rusqlite::Result<Option<T>>) -> rusqlite::Result<Vec<T>> {
+    ids.iter().filter_map(|id| find(id).transpose()).collect()
+}
+
+/// All rows that a statement gives for a workflow.
+fn all<T>(
+    db: &Connection,
+    sql: sql::Sql,
+    workflow: WorkflowId,
+    read: impl FnMut(&Row) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    sql.on(db)?.query_map([workflow.0], read)?.collect()
+}
+
+/// Rows after a key: first the rest of its priority, then the lower ones.
+fn page(
+    db: &Connection,
+    lane: LaneId,
+    after: Option<OrderKey>,
+    limit: u32,
+    payload_max: u32,
+) -> rusqlite::Result<Vec<(JobRow, Option<Payload>)>> {
+    let read = |row: &Row| {
+        let payload = row.get_ref(JOB_COLUMNS)?.as_blob_or_null()?.map(Payload::from);
+        Ok((encode::job_row(row)?, payload))
+    };
+    let Some(after) = after else {
+        let mut page = sql::PAGE.on(db)?;
+        return page.query_map([lane.0, payload_max.into(), limit.into()], read)?.collect();
+    };
+    let (priority, id) = (after.priority(), after.id().0);
+    let mut same = sql::PAGE_SAME.on(db)?;
+    let mut rows: Vec<_> = same
+        .query_map([lane.0, payload_max.into(), limit.into(), priority, id], read)?
+        .collect::<rusqlite::Result<_>>()?;
+    let left = i64::from(limit) - rows.len() as i64;
+    if left > 0 {
+        let mut below = sql::PAGE_BELOW.on(db)?;
+        for row in below.query_map([lane.0, payload_max.into(), left, priority], read)? {
+            rows.push(row?);
+        }
+    }
+    Ok(rows)
+}
+
+fn workflow(db: &Connection, id: WorkflowId) -> rusqlite::Result<Option<WorkflowRow>> {
+    sql::WORKFLOW.on(db)?.query_row([id.0], encode::workflow_row).optional()
+}
+
+fn workflow_rows(db: &Connection, id: WorkflowId) -> rusqlite::Result<Option<WorkflowRows>> {
+    let Some(row) = workflow(db, id)? else { return Ok(None) };
+    let needs = |row: &Row| {
+        let needs = Needs {
+            cpus: row.get(1)?,
+            memory_bytes: row.get(2)?,
+            gpus: row.get(3)?,
+            nodes: row.get(4)?,
+            runtime_seconds: row.get(5)?,
+        };
+        Ok((RequirementId(row.get(0)?), needs))
+    };
+    Ok(Some(WorkflowRows {
+        row,
+        requirements: all(db, sql::WORKFLOW_NEEDS, id, needs)?,
+        lanes: all(db, sql::WORKFLOW_LANES, id, |row| Ok((encode::lane_row(id, row)?, row.get(4)?)))?,
+    }))
+}
+
+fn graph(db: &Connection, id: WorkflowId) -> rusqlite::Result<GraphRows> {
+    let pair = |row: &Row| Ok((JobId(row.get(0)?), JobId(row.get(1)?)));
+    let mut implied = all(db, sql::WORKFLOW_IMPLIED, id, pair)?;
+    implied.sort_unstable();
+    implied.dedup();
+    Ok(GraphRows {
+        jobs: all(db, sql::WORKFLOW_JOBS, id, encode::job_row)?,
+        edges: all(db, sql::WORKFLOW_EDGES, id, pair)?,
+        implied,
+    })
+}

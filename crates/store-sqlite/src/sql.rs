@@ -1,0 +1,191 @@
+//! Every statement of fixed text, in one list, so that a test can ask how each is carried out.
+
+use rusqlite::{CachedStatement, Connection};
+
+/// A statement of fixed text. Only this module makes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sql(&'static str);
+
+impl Sql {
+    /// Prepares it, or takes it as it was prepared before.
+    pub(crate) fn on(self, db: &Connection) -> rusqlite::Result<CachedStatement<'_>> {
+        db.prepare_cached(self.0)
+    }
+}
+
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
+        $($(#[$doc])* pub(crate) const $name: Sql = Sql($text);)*
+        #[cfg(test)]
+        const ALL: &[(&str, Sql)] = &[$((stringify!($name), $name)),*];
+    };
+}
+
+/// The hot row of a job, as `encode::job_row` reads it.
+macro_rules! job_columns {
+    () => {
+        "j.id, j.workflow_id, j.lane_id, j.state, j.priority, j.attempt, j.flags, j.node_id, j.epoch, \
+         j.started_at, j.due_at, j.result_id"
+    };
+}
+/// The hot row of a workflow, as `encode::workflow_row` reads it.
+macro_rules! workflow_columns {
+    () => {
+        "id, run, is_canceled, is_archived, has_edges, default_requirement_id, draft, blocked, ready, claimed, \
+         running, completed, failed, canceled, terminated, disabled, pending_failed, scheduled"
+    };
+}
+/// A ready job and its payload if that has at most ?2 bytes. A length is known without reading it.
+macro_rules! page {
+    () => {
+        concat!(
+            "SELECT ",
+            job_columns!(),
+            ", CASE WHEN length(d.payload) <= ?2 THEN d.payload END \
+             FROM job j LEFT JOIN job_detail d ON d.job_id = j.id WHERE j.lane_id = ?1 AND j.state = 2 "
+        )
+    };
+}
+
+/// What a job's list shows of it, and where from.
+pub(crate) const JOB_VIEW: &str =
+    concat!("SELECT ", job_columns!(), ", d.name, d.payload FROM job j JOIN job_detail d ON d.job_id = j.id");
+
+statements! {
+    BEGIN_READ = "BEGIN DEFERRED";
+    BEGIN_WRITE = "BEGIN IMMEDIATE";
+    COMMIT = "COMMIT";
+    ROLLBACK = "ROLLBACK";
+    SAVEPOINT = "SAVEPOINT statement";
+    ROLLBACK_TO = "ROLLBACK TO statement";
+    RELEASE = "RELEASE statement";
+
+    LSN = "SELECT value FROM meta WHERE name = 'lsn'";
+    SET_LSN = "UPDATE meta SET value = ?1 WHERE name = 'lsn'";
+    NEXT_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";
+    SEQUENCES = "SELECT name, next FROM sequence";
+    SCHEDULED = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.state = 11 ORDER BY j.due_at, j.id");
+
+    PUT_SEQUENCE = "INSERT OR REPLACE INTO sequence (name, next) VALUES (?1, ?2)";
+    PUT_WORKFLOW = concat!(
+        "INSERT OR REPLACE INTO workflow_state (", workflow_columns!(), ") \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+    );
+    NEW_LANE = "INSERT INTO lane (id, workflow_id, requirement_id, labels, scheduler_id) VALUES (?1, ?2, ?3, ?4, ?5)";
+    PUT_NEEDS =
+        "INSERT OR REPLACE INTO requirement_needs \
+         (workflow_id, requirement_id, cpus, memory_bytes, gpus, nodes, runtime_seconds) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    NEW_JOB =
+        "INSERT INTO job (id, lane_id, state, priority, attempt, flags, node_id, epoch, started_at, due_at, \
+         result_id, workflow_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    /// It does not name the workflow, so that the index on it is left alone.
+    SET_JOB =
+        "UPDATE job SET lane_id = ?2, state = ?3, priority = ?4, attempt = ?5, flags = ?6, node_id = ?7, \
+         epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11 WHERE id = ?1";
+    PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
+    WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
+    NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";
+    NEW_RELATION = "INSERT OR IGNORE INTO relation (workflow_id, job_id, kind, item) VALUES (?1, ?2, ?3, ?4)";
+
+    DELETE_JOB = "DELETE FROM job WHERE id = ?2 AND workflow_id = ?1";
+    DELETE_JOB_DETAIL = "DELETE FROM job_detail WHERE job_id = ?2 AND workflow_id = ?1";
+    DELETE_JOB_PREREQUISITES = "DELETE FROM dependency WHERE workflow_id = ?1 AND job_id = ?2";
+    DELETE_JOB_DEPENDENTS = "DELETE FROM dependency WHERE depends_on = ?2 AND workflow_id = ?1";
+    DELETE_JOB_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1 AND job_id = ?2";
+    DELETE_JOB_RESULTS = "DELETE FROM result WHERE job_id = ?2 AND +workflow_id = ?1";
+
+    DELETE_WORKFLOW_STATE = "DELETE FROM workflow_state WHERE id = ?1";
+    DELETE_WORKFLOW_LANES = "DELETE FROM lane WHERE workflow_id = ?1";
+    DELETE_WORKFLOW_NEEDS = "DELETE FROM requirement_needs WHERE workflow_id = ?1";
+    DELETE_WORKFLOW_JOBS = "DELETE FROM job WHERE workflow_id = ?1";
+    DELETE_WORKFLOW_DETAILS = "DELETE FROM job_detail WHERE workflow_id = ?1";
+    DELETE_WORKFLOW_EDGES = "DELETE FROM dependency WHERE workflow_id = ?1";
+    DELETE_WORKFLOW_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1";
+
+    /// From the start of a lane.
+    PAGE = concat!(page!(), "ORDER BY j.priority DESC, j.id LIMIT ?3");
+    /// After a key, of its priority. Together with the next: one search each, whatever lies before.
+    PAGE_SAME = concat!(page!(), "AND j.priority = ?4 AND j.id > ?5 ORDER BY j.id LIMIT ?3");
+    /// After a key, of lower priorities.
+    PAGE_BELOW = concat!(page!(), "AND j.priority < ?4 ORDER BY j.priority DESC, j.id LIMIT ?3");
+    JOB = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.id = ?1");
+    PAYLOAD = "SELECT payload FROM job_detail WHERE job_id = ?1";
+
+    WORKFLOW = concat!("SELECT ", workflow_columns!(), " FROM workflow_state WHERE id = ?1");
+    WORKFLOW_NEEDS =
+        "SELECT requirement_id, cpus, memory_bytes, gpus, nodes, runtime_seconds \
+         FROM requirement_needs WHERE workflow_id = ?1 ORDER BY requirement_id";
+    WORKFLOW_LANES =
+        "SELECT l.id, l.requirement_id, l.labels, l.scheduler_id, \
+         EXISTS (SELECT 1 FROM job j WHERE j.lane_id = l.id AND j.state = 2) \
+         FROM lane l WHERE l.workflow_id = ?1 ORDER BY l.id";
+
+    WORKFLOW_JOBS = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.workflow_id = ?1 ORDER BY j.id");
+    WORKFLOW_EDGES =
+        "SELECT job_id, depends_on FROM dependency WHERE workflow_id = ?1 ORDER BY job_id, depends_on";
+    /// Who reads depends on who writes: kind 0 on kind 1 (files), 2 on 3 (user data).
+    WORKFLOW_IMPLIED =
+        "SELECT r.job_id, w.job_id FROM relation r CROSS JOIN relation w ON w.kind = r.kind + 1 AND w.item = r.item \
+         WHERE r.workflow_id = ?1 AND r.kind IN (0, 2) AND w.job_id <> r.job_id AND w.workflow_id = r.workflow_id";
+    WORKFLOW_RELATIONS =
+        "SELECT job_id, kind, item FROM relation WHERE workflow_id = ?1 ORDER BY job_id, kind, item";
+
+    JOB_WITH_DETAIL = concat!(
+        "SELECT ", job_columns!(), ", d.name, d.payload \
+         FROM job j JOIN job_detail d ON d.job_id = j.id WHERE j.id = ?1"
+    );
+    JOB_NAME = "SELECT name FROM job_detail WHERE job_id = ?1";
+    JOB_PREREQUISITES =
+        "SELECT d.depends_on FROM job j CROSS JOIN dependency d ON d.workflow_id = j.workflow_id AND d.job_id = j.id \
+         WHERE j.id = ?1 ORDER BY d.depends_on";
+    DEPENDENCIES =
+        "SELECT d.job_id, a.name, d.depends_on, b.name \
+         FROM (SELECT job_id, depends_on FROM dependency WHERE workflow_id = ?1 \
+               ORDER BY job_id, depends_on LIMIT ?2 OFFSET ?3) d \
+         CROSS JOIN job_detail a ON a.job_id = d.job_id CROSS JOIN job_detail b ON b.job_id = d.depends_on \
+         ORDER BY d.job_id, d.depends_on";
+    DEPENDENCIES_COUNT = "SELECT count(*) FROM dependency WHERE workflow_id = ?1";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema;
+
+    #[test]
+    fn every_statement_is_a_search_on_an_index() {
+        let db = schema::tests::migrated();
+        for (name, sql) in ALL {
+            for step in schema::tests::plan(&db, sql.0) {
+                // At a start: all of them are wanted. The planner's name for rows that it has in hand.
+                let whole = ["SEQUENCES", "SCHEDULED"].contains(name) || step == "SCAN d";
+                assert!(whole || !step.contains("SCAN"), "{name}: {step}");
+                assert!(!step.contains("TEMP B-TREE"), "{name}: {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_is_read_from_the_index_of_its_order() {
+        let db = schema::tests::migrated();
+        for (sql, range) in [
+            (PAGE, "(lane_id=?)"),
+            (PAGE_SAME, "(lane_id=? AND priority=? AND rowid>?)"),
+            (PAGE_BELOW, "(lane_id=? AND priority<?)"),
+        ] {
+            assert_eq!(
+                schema::tests::plan(&db, sql.0),
+                [
+                    format!("SEARCH j USING INDEX job_page {range}"),
+                    "SEARCH d USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN".to_owned()
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_change_of_a_job_leaves_its_workflow_index_alone() {
+        assert!(!SET_JOB.0.contains("workflow_id"));
+    }
+}

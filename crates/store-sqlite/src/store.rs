@@ -1,0 +1,273 @@
+//! The write side.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use forebay_domain::batch::{Batch, Outcomes, Sequence};
+use forebay_domain::catalog::{Statement, StatementOutcome, TABLES};
+use forebay_domain::ids::{Epoch, Lsn};
+use forebay_domain::port::{Recovered, Store, StoreError};
+use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
+
+use crate::apply;
+use crate::encode;
+use crate::error::{OpenError, may_pass, sorted};
+use crate::place::{Place, WriterLock};
+use crate::reader::SqliteReader;
+use crate::schema::{self, SCHEMA_VERSION};
+use crate::sql;
+use crate::{Durability, Options};
+
+/// How long an open waits for readers that recover the log, or for somebody's backup.
+const OPEN_WAIT: Duration = Duration::from_secs(5);
+
+/// A database that this process may write to, until it is dropped.
+#[derive(Debug)]
+pub struct SqliteStore {
+    db: Connection,
+    options: Options,
+    place: Place,
+    /// Pages in the log after the last commit.
+    log_pages: Arc<AtomicU32>,
+    syncer: Syncer,
+    /// What was answered, or would have been, to the last batch that was tried.
+    tried: Option<(Lsn, Outcomes)>,
+    /// After the connection: it is given back when that is closed.
+    _lock: WriterLock,
+}
+
+/// Makes commits without fsync durable, beside the writer.
+#[derive(Debug)]
+pub struct Syncer {
+    /// None if there is nothing to do: each commit does it, or there is no file.
+    log: Option<(PathBuf, File)>,
+}
+
+impl SqliteStore {
+    /// Opens the database in this file, or a new one; `:memory:` is one that ends with the last of
+    /// its store and readers. Migrates it to the schema of this program.
+    ///
+    /// Only one process at a time may do this; readers may be opened all the while.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<SqliteStore, OpenError> {
+        let place = Place::new(path.as_ref())?;
+        let lock = WriterLock::take(&place)?;
+        let (mut db, version) = open(&place)?;
+        let failed = |source| OpenError::Sqlite { path: place.path().to_owned(), source };
+        schema::migrate(&mut db, version, SCHEMA_VERSION).map_err(failed)?;
+
+        let log_pages = Arc::new(AtomicU32::new(0));
+        tune(&mut db, &options, Arc::clone(&log_pages)).map_err(failed)?;
+        let syncer = Syncer::open(&place, options.durability)?;
+        Ok(SqliteStore { db, options, place, log_pages, syncer, tried: None, _lock: lock })
+    }
+
+    /// Brings a database that nobody writes to from its version to this one, which may be an earlier
+    /// one. What that version does not know is lost.
+    pub fn migrate(path: impl AsRef<Path>, to: u32) -> Result<(), OpenError> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return Err(OpenError::Missing { path: path.to_owned() });
+        }
+        if to > SCHEMA_VERSION {
+            return Err(OpenError::Newer { path: path.to_owned(), found: to, known: SCHEMA_VERSION });
+        }
+        let place = Place::new(path)?;
+        let _lock = WriterLock::take(&place)?;
+        let (mut db, version) = open(&place)?;
+        schema::migrate(&mut db, version, to)
+            .map_err(|source| OpenError::Sqlite { path: place.path().to_owned(), source })
+    }
+
+    /// A reader of what this store commits.
+    pub fn reader(&self) -> Result<SqliteReader, OpenError> {
+        SqliteReader::at(&self.place, &self.options)
+    }
+
+    /// A handle that syncs from another thread while this store goes on committing.
+    pub fn syncer(&self) -> Result<Syncer, OpenError> {
+        Syncer::open(&self.place, self.options.durability)
+    }
+
+    /// Where the database is, as an absolute path, or `:memory:`.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Folds a long log into the database. What was committed is safe whether this succeeds or not.
+    fn shorten_log(&self) -> Result<(), StoreError> {
+        let pages = self.log_pages.load(Ordering::Relaxed);
+        let outcome = if pages >= self.options.log_pages_max {
+            self.checkpoint(CheckpointMode::RESTART, self.options.reader_wait)
+        } else if pages >= self.options.checkpoint_pages {
+            self.checkpoint(CheckpointMode::PASSIVE, self.options.busy_timeout)
+        } else {
+            return Ok(());
+        };
+        match outcome {
+            // Readers, or a full disk: after one of the next commits.
+            Err(error) if may_pass(&error) => Ok(()),
+            Err(error) => Err(StoreError::Broken(Box::new(error))),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> rusqlite::Result<()> {
+        self.db.busy_timeout(wait)?;
+        let done = self.db.wal_checkpoint_v2(DEFAULT_NAME, mode).map(|_| ());
+        self.db.busy_timeout(self.options.busy_timeout)?;
+        done
+    }
+}
+
+impl Store for SqliteStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        let recovered = transaction(&self.db, |db| {
+            let mut recovered = Recovered {
+                lsn: stored_lsn(db)?,
+                epoch: Epoch(sql::NEXT_EPOCH.on(db)?.query_one([], |row| row.get(0))?),
+                sequences: Vec::new(),
+                scheduled: sql::SCHEDULED.on(db)?.query_map([], encode::job_row)?.collect::<Result<_, _>>()?,
+            };
+            let known = TABLES.map(Sequence::Row).into_iter().chain([Sequence::Job, Sequence::Lane]);
+            let mut sequences = sql::SEQUENCES.on(db)?;
+            let mut rows = sequences.query([])?;
+            while let Some(row) = rows.next()? {
+                let name = row.get_ref(0)?.as_str()?;
+                let sequence = known.clone().find(|sequence| sequence.name() == name);
+                let sequence = sequence.ok_or_else(|| encode::unreadable(0, "no sequence has this name"))?;
+                recovered.sequences.push((sequence, row.get(1)?));
+            }
+            recovered.sequences.sort_unstable();
+            Ok(recovered)
+        })?;
+        self.sync()?;
+        Ok(recovered)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Outcomes, StoreError> {
+        let last = self.tried.take();
+        let done = transaction(&self.db, |db| {
+            if stored_lsn(db)? >= batch.lsn {
+                return Ok(None);
+            }
+            let outcomes = apply::apply(db, batch)?;
+            sql::SET_LSN.on(db)?.execute([batch.lsn.0.cast_signed()])?;
+            // Kept now: a commit whose answer is lost shall be answered at the next try.
+            self.tried = Some((batch.lsn, outcomes));
+            Ok(Some(()))
+        })?;
+        if done.is_none() {
+            self.tried = last.filter(|(lsn, _)| *lsn == batch.lsn);
+        } else {
+            self.shorten_log()?;
+        }
+        Ok(match &self.tried {
+            Some((_, outcomes)) => outcomes.clone(),
+            None => batch.statements.iter().map(forgotten).collect(),
+        })
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.syncer.sync()
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        match self.checkpoint(CheckpointMode::TRUNCATE, self.options.reader_wait) {
+            // A reader is at it; the log stays, and is read at the next start.
+            Err(error) if may_pass(&error) => Ok(()),
+            Err(error) => Err(StoreError::Broken(Box::new(error))),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+impl Syncer {
+    fn open(place: &Place, durability: Durability) -> Result<Syncer, OpenError> {
+        let (Durability::Process, Some(path)) = (durability, place.beside("-wal")) else {
+            return Ok(Syncer { log: None });
+        };
+        match File::open(&path) {
+            Ok(file) => Ok(Syncer { log: Some((path, file)) }),
+            Err(source) => {
+                Err(OpenError::Io { path: place.path().to_owned(), what: "its log cannot be opened", source })
+            }
+        }
+    }
+
+    /// Makes durable against power loss what was committed before.
+    ///
+    /// What is in the log only is made so here; a checkpoint syncs what it moves, from the log and
+    /// to the database, before the log is written anew. The log is one file as long as the store is
+    /// open. SQLite holds no lock on it which this handle could end.
+    pub fn sync(&mut self) -> Result<(), StoreError> {
+        match &self.log {
+            // Once an fsync fails, what was to be written may be gone, and a second one succeed.
+            Some((_, log)) => log.sync_data().map_err(|error| StoreError::Broken(Box::new(error))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A connection with the first settings, and the version of what is there.
+fn open(place: &Place) -> Result<(Connection, u32), OpenError> {
+    let failed = |source| OpenError::Sqlite { path: place.path().to_owned(), source };
+    let db = place.open_writer().map_err(failed)?;
+    db.busy_timeout(OPEN_WAIT).map_err(failed)?;
+    let version = schema::version(&db, place.path())?;
+    // Only now: whose file it is not, he shall not find it changed.
+    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(failed)?;
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    Ok((db, version))
+}
+
+fn tune(db: &mut Connection, options: &Options, log_pages: Arc<AtomicU32>) -> rusqlite::Result<()> {
+    db.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
+    db.pragma_update(None, "journal_size_limit", i64::from(options.checkpoint_pages) * 4096 * 2)?;
+    let synchronous = match options.durability {
+        Durability::Power => "FULL",
+        Durability::Process => "NORMAL",
+    };
+    db.pragma_update(None, "synchronous", synchronous)?;
+    db.busy_timeout(options.busy_timeout)?;
+    // In place of SQLite's own checkpoints, whose errors nobody hears.
+    db.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+        log_pages.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }))
+}
+
+/// One transaction: all of `work`, or nothing.
+fn transaction<T>(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    let done =
+        run(db, sql::BEGIN_WRITE).and_then(|()| work(db)).and_then(|answer| run(db, sql::COMMIT).map(|()| answer));
+    done.map_err(|error| {
+        // Some errors have ended the transaction themselves.
+        if !db.is_autocommit()
+            && let Err(error) = run(db, sql::ROLLBACK)
+        {
+            return StoreError::Broken(Box::new(error));
+        }
+        sorted(error)
+    })
+}
+
+fn run(db: &Connection, sql: sql::Sql) -> rusqlite::Result<()> {
+    sql.on(db)?.execute([]).map(|_| ())
+}
+
+fn stored_lsn(db: &Connection) -> rusqlite::Result<Lsn> {
+    sql::LSN.on(db)?.query_one([], |row| Ok(Lsn(row.get::<_, i64>(0)?.cast_unsigned())))
+}
+
+/// The answer to a statement of a batch that was committed long ago.
+fn forgotten(statement: &Statement) -> StatementOutcome {
+    match statement {
+        Statement::Insert { .. } => StatementOutcome::Inserted,
+        Statement::Update { .. } | Statement::Delete { .. } => StatementOutcome::Row(None),
+        Statement::DeleteAll { .. } => StatementOutcome::Count(0),
+    }
+}
