@@ -59,6 +59,12 @@ pub struct WorkflowModel {
     /// Absolute directory that the workflow was submitted from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submission_directory: Option<String>,
+    /// Ours: absolute path of the file that `forebay run` made it from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_path: Option<String>,
+    /// Ours: hash of that file's expanded content, set once all of the workflow is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_hash: Option<String>,
 }
 
 /// Settings of jobs that are spawned by jobs.
