@@ -1,3 +1,58 @@
-//! The project's own commands: ci, bench, compat.
+//! The project's own commands.
 
-fn main() {}
+mod arrows;
+mod bench;
+mod ci;
+mod crash;
+mod http;
+mod server;
+mod sim;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands: what CI runs, benchmarks, long proofs.")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Format, clippy, all tests, the borders between crates, a short simulation, a few kills.
+    Ci,
+    /// Simulated histories by seed, e.g. `cargo xtask sim 0..1000000`.
+    Sim {
+        /// From (with) .. to (without).
+        #[arg(default_value = "0..30000")]
+        seeds: String,
+    },
+    /// kill -9 of a server under load, at random moments, in each durability mode; then an audit of
+    /// every answer it gave.
+    Crash {
+        /// How many kills in each mode.
+        #[arg(long, default_value_t = 50)]
+        kills: u32,
+        /// Where the random moments come from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Measures; see `cargo xtask bench --help`.
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
+    /// Answers requests as large as the server's with nothing behind: what the HTTP library costs.
+    #[command(hide = true)]
+    Echo,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Ci => ci::run(),
+        Command::Sim { seeds } => sim::run(&seeds),
+        Command::Crash { kills, seed } => crash::run(kills, seed, server::Profile::Release),
+        Command::Bench { what } => bench::run(what),
+        Command::Echo => bench::echo::serve(),
+    }
+}

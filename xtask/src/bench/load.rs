@@ -1,0 +1,151 @@
+//! Three requests a job: claim_next_jobs?limit=1, start_job, complete_job.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rusqlite::OpenFlags;
+use serde_json::{Value, json};
+use tokio::task::LocalSet;
+
+use crate::http::Http;
+use crate::server::{Profile, Server, build, runtime};
+
+/// What one side did.
+struct Figures {
+    jobs: u64,
+    seconds: f64,
+    /// Microseconds of each request.
+    latencies: Vec<u32>,
+    server_cpu: f64,
+}
+
+impl Figures {
+    fn rate(&self) -> f64 {
+        self.jobs as f64 / self.seconds
+    }
+
+    fn print(&mut self, name: &str) {
+        self.latencies.sort_unstable();
+        let at = |part: f64| f64::from(self.latencies[(self.latencies.len() as f64 * part) as usize]) / 1000.0;
+        println!(
+            "{name:28} {:9.0} jobs/s   request p50 {:7.2} ms  p99 {:7.2} ms   server CPU {:6.1} us/job",
+            self.rate(),
+            at(0.5),
+            at(0.99),
+            self.server_cpu * 1e6 / self.jobs as f64
+        );
+    }
+}
+
+pub fn run(ready: usize, runners: usize, seconds: u64, durability: &str) -> anyhow::Result<()> {
+    let binary = build(Profile::Release)?;
+    let scratch = tempfile::tempdir_in(".")?;
+    let db = scratch.path().join("load.db");
+    let runtime = runtime()?;
+    let server = Server::start(&binary, &db, durability)?;
+    let (workflow, node) = runtime.block_on(fill(server.address, ready))?;
+    println!("{ready} ready jobs, {runners} runners, {seconds} s a side, durability {durability}");
+
+    let before = commits(&db)?;
+    let mut forebay = LocalSet::new().block_on(&runtime, load(&server, workflow, node, runners, seconds))?;
+    let transactions = commits(&db)? - before;
+    drop(server);
+    let echo = Server::echo()?;
+    let mut bare = LocalSet::new().block_on(&runtime, load(&echo, workflow, node, runners, seconds))?;
+    forebay.print("forebay");
+    bare.print("bare echo");
+    println!(
+        "ratio {:.2}; {:.0} transactions/s, {:.1} for 1 000 requests",
+        forebay.rate() / bare.rate(),
+        transactions as f64 / forebay.seconds,
+        transactions as f64 * 1000.0 / (3 * forebay.jobs) as f64
+    );
+    Ok(())
+}
+
+/// A workflow with so many ready jobs.
+async fn fill(address: SocketAddr, ready: usize) -> anyhow::Result<(i64, i64)> {
+    let mut http = Http::connect(address).await?;
+    let workflow = http.call("POST", "/workflows", Some(json!({"name": "load", "user": "bench"}))).await?;
+    let workflow = workflow["id"].as_i64().context("a workflow has an id")?;
+    for from in (0..ready).step_by(50_000) {
+        let jobs: Vec<Value> = (from..ready.min(from + 50_000))
+            .map(|n| json!({"workflow_id": workflow, "name": format!("job_{n}"), "command": "true"}))
+            .collect();
+        http.call("POST", "/bulk_jobs", Some(json!({"jobs": jobs}))).await?;
+    }
+    http.call("POST", &format!("/workflows/{workflow}/reset_status"), None).await?;
+    http.call("POST", &format!("/workflows/{workflow}/initialize_jobs"), None).await?;
+    let node = json!({
+        "workflow_id": workflow, "hostname": "bench", "pid": 1, "start_time": "2026-01-01T00:00:00Z",
+        "num_cpus": 64, "memory_gb": 64.0, "num_gpus": 0, "num_nodes": 1, "compute_node_type": "local"
+    });
+    let node = http.call("POST", "/compute_nodes", Some(node)).await?;
+    Ok((workflow, node["id"].as_i64().context("a compute node has an id")?))
+}
+
+async fn load(server: &Server, workflow: i64, node: i64, runners: usize, seconds: u64) -> anyhow::Result<Figures> {
+    let cpu = server.cpu_seconds()?;
+    let start = Instant::now();
+    let until = start + Duration::from_secs(seconds);
+    let latencies: Rc<RefCell<Vec<u32>>> = Rc::default();
+    let mut tasks = Vec::new();
+    for _ in 0..runners {
+        let mut http = Http::connect(server.address).await?;
+        let latencies = latencies.clone();
+        tasks.push(tokio::task::spawn_local(async move {
+            let mut jobs = 0;
+            while Instant::now() < until && one_job(&mut http, workflow, node, &latencies).await? {
+                jobs += 1;
+            }
+            anyhow::Ok(jobs)
+        }));
+    }
+    let mut jobs = 0;
+    for task in tasks {
+        jobs += task.await??;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Figures { jobs, seconds, latencies: latencies.take(), server_cpu: server.cpu_seconds()? - cpu })
+}
+
+/// Whether there was a job.
+async fn one_job(http: &mut Http, workflow: i64, node: i64, latencies: &RefCell<Vec<u32>>) -> anyhow::Result<bool> {
+    let answer =
+        timed(http, "POST", &format!("/workflows/{workflow}/claim_next_jobs?limit=1"), None, latencies).await?;
+    // The first id in the answer is the job's.
+    let Some(id) = answer.split("\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next()) else {
+        return Ok(false);
+    };
+    timed(http, "PUT", &format!("/jobs/{id}/start_job/1/{node}"), None, latencies).await?;
+    let result = format!(
+        r#"{{"job_id":{id},"workflow_id":{workflow},"run_id":1,"attempt_id":1,"compute_node_id":{node},"return_code":0,"exec_time_minutes":0.01,"completion_time":"2026-01-01T00:00:00Z","status":"completed"}}"#
+    );
+    timed(http, "POST", &format!("/jobs/{id}/complete_job/completed/1"), Some(result.into_bytes()), latencies).await?;
+    Ok(true)
+}
+
+async fn timed(
+    http: &mut Http,
+    method: &str,
+    path: &str,
+    body: Option<Vec<u8>>,
+    latencies: &RefCell<Vec<u32>>,
+) -> anyhow::Result<String> {
+    let start = Instant::now();
+    let (status, bytes) = http.send(method, path, body).await?;
+    latencies.borrow_mut().push(u32::try_from(start.elapsed().as_micros()).unwrap_or(u32::MAX));
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    ensure!(status.is_success(), "{method} {path}: {status}: {text}");
+    Ok(text)
+}
+
+/// How many batches the store has committed: the number of the last one.
+fn commits(db: &Path) -> anyhow::Result<i64> {
+    let connection = rusqlite::Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    Ok(connection.query_row("SELECT lsn FROM meta", [], |row| row.get(0))?)
+}

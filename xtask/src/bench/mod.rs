@@ -1,0 +1,47 @@
+//! Benchmarks: each measures both sides in one run, in turn, and prints their ratio. Absolute
+//! figures are this machine's, today; the ratio is what may be quoted.
+
+pub mod echo;
+mod load;
+mod run;
+
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub enum Bench {
+    /// `forebay run` of many jobs of `true` beside `xargs -P`; and a chain of them.
+    Run {
+        #[arg(long, default_value_t = 2000)]
+        jobs: usize,
+        #[arg(long, default_value_t = 8)]
+        parallel: usize,
+        /// How often each side runs.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// Three requests a job (claim, start, complete) at many ready jobs, beside a bare echo.
+    Load {
+        #[arg(long, default_value_t = 100_000)]
+        ready: usize,
+        #[arg(long, default_value_t = 64)]
+        runners: usize,
+        /// Seconds of each side.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        #[arg(long, default_value = "power")]
+        durability: String,
+    },
+    /// Changes a second through the SQLite store beside a bare loop over the same rows.
+    Store,
+}
+
+pub fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Run { jobs, parallel, rounds } => run::run(jobs, parallel, rounds),
+        Bench::Load { ready, runners, seconds, durability } => load::run(ready, runners, seconds, &durability),
+        Bench::Store => crate::ci::sh(
+            "cargo",
+            &["run", "--release", "--locked", "-p", "forebay-store-sqlite", "--example", "commit_rate"],
+        ),
+    }
+}

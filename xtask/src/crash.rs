@@ -1,0 +1,314 @@
+//! kill -9 at random moments, under load, over HTTP; and an auditor that recorded every answer.
+//!
+//! Clients create jobs in a workflow that goes on, claim, start and complete them. A client whose
+//! server is killed goes on with what it was told as soon as there is a server again. At the end:
+//! every acknowledged job is there; every acknowledged claim went to one client only; every
+//! acknowledged outcome stands, once, and nothing took a newer state back.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tokio::task::LocalSet;
+
+use crate::http::Http;
+use crate::server::{AGAIN, Profile, Server, build, runtime};
+
+const CLIENTS: usize = 16;
+/// Jobs of one creation.
+const CREATED_AT_ONCE: usize = 20;
+
+/// What the outside was told.
+#[derive(Default)]
+struct Heard {
+    created: BTreeSet<i64>,
+    /// (job, attempt) → the clients that were told that they have it.
+    claimed: BTreeMap<(i64, i64), Vec<usize>>,
+    /// (job, attempt) → return code of the outcome that was acknowledged.
+    completed: BTreeMap<(i64, i64), i64>,
+    /// Sent, and the answer never came: it may have happened.
+    unheard: BTreeSet<(i64, i64)>,
+    faults: Vec<String>,
+    requests: u64,
+}
+
+struct World {
+    heard: RefCell<Heard>,
+    address: RefCell<Option<SocketAddr>>,
+    workflow: i64,
+    node: i64,
+    stop: RefCell<bool>,
+}
+
+pub fn run(kills: u32, seed: u64, profile: Profile) -> anyhow::Result<()> {
+    let binary = build(profile)?;
+    for durability in ["power", "process"] {
+        let start = Instant::now();
+        let scratch = tempfile::tempdir()?;
+        let db = scratch.path().join("crash.db");
+        let heard = LocalSet::new().block_on(&runtime()?, history(&binary, &db, durability, kills, seed))?;
+        println!(
+            "crash {durability}: {kills} kills, {} requests, {} jobs created, {} claims, {} outcomes, nothing lost, \
+             nothing twice ({:.0} s)",
+            heard.requests,
+            heard.created.len(),
+            heard.claimed.len(),
+            heard.completed.len(),
+            start.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+/// A small generator: the moments are to differ, and to come again with the seed.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below
+    }
+}
+
+async fn history(
+    binary: &std::path::Path,
+    db: &std::path::Path,
+    durability: &str,
+    kills: u32,
+    seed: u64,
+) -> anyhow::Result<Heard> {
+    let mut server = Server::start(binary, db, durability)?;
+    let mut http = Http::connect(server.address).await?;
+    let workflow = http.call("POST", "/workflows", Some(json!({"name": "crash", "user": "auditor"}))).await?;
+    let workflow = workflow["id"].as_i64().context("a workflow has an id")?;
+    let node = http
+        .call(
+            "POST",
+            "/compute_nodes",
+            Some(json!({
+                "workflow_id": workflow, "hostname": "auditor", "pid": 1, "start_time": "2026-01-01T00:00:00Z",
+                "num_cpus": 8, "memory_gb": 8.0, "num_gpus": 0, "num_nodes": 1, "compute_node_type": "local"
+            })),
+        )
+        .await?;
+    let node = node["id"].as_i64().context("a compute node has an id")?;
+    http.call("POST", &format!("/workflows/{workflow}/reset_status"), None).await?;
+    let world = Rc::new(World {
+        heard: RefCell::default(),
+        address: RefCell::new(Some(server.address)),
+        workflow,
+        node,
+        stop: RefCell::new(false),
+    });
+    let clients: Vec<_> = (0..CLIENTS).map(|client| tokio::task::spawn_local(work(world.clone(), client))).collect();
+
+    let mut moments = Moments(seed);
+    for _ in 0..kills {
+        tokio::time::sleep(Duration::from_micros(20_000 + moments.next(300_000))).await;
+        world.address.replace(None);
+        server.kill()?;
+        server = Server::start(binary, db, durability)?;
+        world.address.replace(Some(server.address));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.stop.replace(true);
+    for client in clients {
+        client.await?;
+    }
+    let heard = world.heard.take();
+    audit(&heard, server.address, workflow).await?;
+    Ok(heard)
+}
+
+/// One client: creates now and then, else claims, starts and completes.
+async fn work(world: Rc<World>, client: usize) {
+    let mut turn = client as u64;
+    while !*world.stop.borrow() {
+        let Some(mut http) = connect(&world).await else { continue };
+        // An error means that the server is gone: what was not heard is not known.
+        while !*world.stop.borrow() {
+            turn += 1;
+            let done = if turn.is_multiple_of(7) {
+                create(&world, &mut http).await
+            } else {
+                one_job(&world, &mut http, client).await
+            };
+            if done.is_err() {
+                break;
+            }
+        }
+    }
+}
+
+async fn connect(world: &World) -> Option<Http> {
+    let address = *world.address.borrow();
+    let connected = match address {
+        Some(address) => Http::connect(address).await.ok(),
+        None => None,
+    };
+    if connected.is_none() {
+        tokio::time::sleep(AGAIN).await;
+    }
+    connected
+}
+
+/// A request; an answer that is not a success is a fault unless it says that it was heard before.
+async fn ask(
+    world: &World,
+    http: &mut Http,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<(u16, Value)> {
+    let (status, bytes) = http.send(method, path, body.map(|body| body.to_string().into_bytes())).await?;
+    world.heard.borrow_mut().requests += 1;
+    let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    Ok((status.as_u16(), value))
+}
+
+async fn create(world: &World, http: &mut Http) -> anyhow::Result<()> {
+    let jobs: Vec<Value> = (0..CREATED_AT_ONCE)
+        .map(|n| json!({"workflow_id": world.workflow, "name": format!("job{n}"), "command": "true"}))
+        .collect();
+    let (status, answer) = ask(world, http, "POST", "/bulk_jobs", Some(json!({"jobs": jobs}))).await?;
+    if status == 200 {
+        let ids = answer["jobs"].as_array().into_iter().flatten().filter_map(|job| job["id"].as_i64());
+        world.heard.borrow_mut().created.extend(ids);
+    } else {
+        world.heard.borrow_mut().faults.push(format!("a creation was answered {status}: {answer}"));
+    }
+    let path = format!("/workflows/{}/initialize_jobs?only_uninitialized=true", world.workflow);
+    let (status, answer) = ask(world, http, "POST", &path, None).await?;
+    if status != 200 {
+        world.heard.borrow_mut().faults.push(format!("initialize was answered {status}: {answer}"));
+    }
+    Ok(())
+}
+
+async fn one_job(world: &World, http: &mut Http, client: usize) -> anyhow::Result<()> {
+    let path = format!("/workflows/{}/claim_next_jobs?limit=1", world.workflow);
+    let (status, answer) = ask(world, http, "POST", &path, None).await?;
+    if status != 200 {
+        world.heard.borrow_mut().faults.push(format!("a claim was answered {status}: {answer}"));
+    }
+    let Some(job) = answer["jobs"].as_array().and_then(|jobs| jobs.first()).cloned() else {
+        tokio::time::sleep(AGAIN).await;
+        return Ok(());
+    };
+    let id = job["id"].as_i64().context("a claimed job has an id")?;
+    let attempt = job["attempt_id"].as_i64().context("a claimed job has an attempt")?;
+    world.heard.borrow_mut().claimed.entry((id, attempt)).or_default().push(client);
+    finish(world, http, id, attempt).await
+}
+
+/// Start, then complete; over new connections as often as the server goes away.
+async fn finish(world: &World, first: &mut Http, id: i64, attempt: i64) -> anyhow::Result<()> {
+    let start = format!("/jobs/{id}/start_job/1/{}", world.node);
+    let complete = format!("/jobs/{id}/complete_job/completed/1");
+    let code = id % 3;
+    let result = json!({
+        "job_id": id, "workflow_id": world.workflow, "run_id": 1, "attempt_id": attempt,
+        "compute_node_id": world.node, "return_code": code, "exec_time_minutes": 0.01,
+        "completion_time": "2026-01-01T00:00:00Z", "status": "completed"
+    });
+    let mut gone = None;
+    for (path, method, body) in [(&start, "PUT", None), (&complete, "POST", Some(result))] {
+        let mut unheard = false;
+        let mut connection: Option<Http> = None;
+        loop {
+            let http = match &mut connection {
+                None if gone.is_none() => &mut *first,
+                None => {
+                    connection = connect(world).await;
+                    continue;
+                }
+                Some(http) => http,
+            };
+            match ask(world, http, method, path, body.clone()).await {
+                Ok((200, _)) => {
+                    if method == "POST" {
+                        world.heard.borrow_mut().completed.insert((id, attempt), code);
+                    }
+                    break;
+                }
+                // Heard before its answer was lost.
+                Ok((400..=499, answer)) if unheard && is_repeat(&answer) => {
+                    if method == "POST" {
+                        world.heard.borrow_mut().unheard.insert((id, attempt));
+                    }
+                    break;
+                }
+                Ok((status, answer)) => {
+                    let fault = format!("{path} of attempt {attempt} was answered {status}: {answer}");
+                    world.heard.borrow_mut().faults.push(fault);
+                    return Ok(());
+                }
+                Err(error) => {
+                    unheard = true;
+                    gone = Some(error);
+                    connection = None;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+    match gone {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The refusal of something that was done already.
+fn is_repeat(answer: &Value) -> bool {
+    let text = answer.to_string();
+    text.contains("already complete")
+        || text.contains("invalid status=running")
+        || text.contains("invalid status=Running")
+}
+
+/// Holds what was heard against what is stored.
+async fn audit(heard: &Heard, address: SocketAddr, workflow: i64) -> anyhow::Result<()> {
+    let mut faults = heard.faults.clone();
+    let mut http = Http::connect(address).await?;
+    let jobs = http.call("GET", &format!("/jobs?workflow_id={workflow}&limit=100000"), None).await?;
+    let jobs = jobs["items"].as_array().context("a list of jobs")?;
+    let states: BTreeMap<i64, (&str, i64)> = jobs
+        .iter()
+        .filter_map(|job| Some((job["id"].as_i64()?, (job["status"].as_str()?, job["attempt_id"].as_i64()?))))
+        .collect();
+    let results =
+        http.call("GET", &format!("/results?workflow_id={workflow}&all_runs=true&limit=100000"), None).await?;
+    let mut stored: BTreeMap<(i64, i64), Vec<i64>> = BTreeMap::new();
+    for result in results["items"].as_array().context("a list of results")? {
+        let key = (result["job_id"].as_i64().unwrap_or(0), result["attempt_id"].as_i64().unwrap_or(0));
+        stored.entry(key).or_default().push(result["return_code"].as_i64().unwrap_or(-1));
+    }
+    for job in heard.created.iter().filter(|job| !states.contains_key(job)) {
+        faults.push(format!("job {job} was created and is lost"));
+    }
+    for ((job, attempt), clients) in heard.claimed.iter().filter(|(_, clients)| clients.len() > 1) {
+        faults.push(format!("attempt {attempt} of job {job} was handed to clients {clients:?}"));
+    }
+    for ((job, attempt), code) in &heard.completed {
+        if stored.get(&(*job, *attempt)) != Some(&vec![*code]) {
+            let found = stored.get(&(*job, *attempt));
+            faults.push(format!("the outcome {code} of attempt {attempt} of job {job} is stored as {found:?}"));
+        }
+        if states.get(job).is_none_or(|(state, at)| *state != "completed" || at != attempt) {
+            faults.push(format!("job {job} was completed and is {:?}", states.get(job)));
+        }
+    }
+    for ((job, attempt), codes) in stored.iter().filter(|(_, codes)| codes.len() > 1) {
+        faults.push(format!("attempt {attempt} of job {job} has the outcomes {codes:?}"));
+    }
+    for key in stored.keys().filter(|key| !heard.completed.contains_key(key) && !heard.unheard.contains(key)) {
+        faults.push(format!("attempt {} of job {} has an outcome that nobody reported", key.1, key.0));
+    }
+    ensure!(!heard.completed.is_empty(), "the history did nothing");
+    ensure!(faults.is_empty(), "{} faults, among them:\n{}", faults.len(), faults[..faults.len().min(20)].join("\n"));
+    Ok(())
+}

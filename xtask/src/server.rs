@@ -1,0 +1,99 @@
+//! The real binary, as a child.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+
+use crate::ci::sh;
+
+/// Builds the binary, and says where it is.
+pub fn build(profile: Profile) -> anyhow::Result<PathBuf> {
+    let (name, folder) = match profile {
+        Profile::Dev => ("dev", "debug"),
+        Profile::Release => ("release", "release"),
+    };
+    sh("cargo", &["build", "--profile", name, "--locked", "-p", "forebay"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let binary = target.join(folder).join("forebay");
+    ensure!(binary.exists(), "{} was not built", binary.display());
+    Ok(std::path::absolute(binary)?)
+}
+
+/// How the binary is built: as the tests have it already, or as users have it.
+#[derive(Clone, Copy)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+/// A server that serves; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// `forebay serve`, once it listens.
+    pub fn start(binary: &Path, db: &Path, durability: &str) -> anyhow::Result<Server> {
+        let mut command = Command::new(binary);
+        command.args(["serve", "--http", "127.0.0.1:0", "--durability", durability, "--db"]).arg(db);
+        Server::listen(command)
+    }
+
+    /// The bare HTTP library.
+    pub fn echo() -> anyhow::Result<Server> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("echo");
+        Server::listen(command)
+    }
+
+    fn listen(mut command: Command) -> anyhow::Result<Server> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the server")?;
+        let stdout = child.stdout.take().context("its output is piped")?;
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            if let Some(at) = line.split("http=").nth(1) {
+                let address = at.split_whitespace().next().unwrap_or_default().parse()?;
+                return Ok(Server { child, address });
+            }
+        }
+        bail!("the server ended before it listened: {}", child.wait()?)
+    }
+
+    /// Seconds of processor time that it has used.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let after = stat.rsplit(')').next().context("a stat line")?;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let ticks: f64 = fields[11].parse::<f64>()? + fields[12].parse::<f64>()?;
+        Ok(ticks / 100.0)
+    }
+
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be gone already; there is nothing else to do about it here.
+        let gone = self.child.kill().and_then(|()| self.child.wait().map(drop));
+        if let Err(error) = gone {
+            writeln!(std::io::stderr(), "the server did not end: {error}").unwrap_or_default();
+        }
+    }
+}
+
+/// A runtime for clients.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// How long a client waits before it asks a server again that was not there.
+pub const AGAIN: Duration = Duration::from_millis(5);
