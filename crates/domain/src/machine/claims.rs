@@ -5,7 +5,7 @@ use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::{Machine, Step, Work};
+use super::{Machine, Step, Trace, Work};
 use crate::claim::{Needs, Packing};
 use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
 use crate::ids::{JobId, LaneId, SchedulerId, Ticket, Timestamp, WorkflowId};
@@ -82,7 +82,7 @@ impl Machine {
     pub(super) fn serve(&mut self, now: Timestamp) {
         while let Some(id) = self.awake.pop_first() {
             let Some(workflow) = self.workflows.get_mut(&id) else { continue };
-            if workflow.frozen.is_some() {
+            if workflow.frozen.is_some() || workflow.waiting.is_empty() {
                 continue;
             }
             let lanes: Vec<LaneId> = workflow.lanes.values().copied().collect();
@@ -235,10 +235,12 @@ impl Machine {
             row = self.transition(job, Event::Start, start).expect("it was just claimed");
         }
         waiting.taken.push(row);
+        self.tracer.note(Trace::Taken(waiting.ticket, job));
     }
 
     /// Answers a claim with what it took.
     fn finish_claim(&mut self, waiting: WaitingClaim) {
+        self.tracer.note(Trace::Finished(waiting.ticket));
         let workflow = &self.workflows[&waiting.claim.workflow];
         let (canceled, complete, details) = (workflow.row.canceled, workflow.row.is_complete(), workflow.details);
         let mut missing = Vec::new();
@@ -279,6 +281,7 @@ impl Machine {
                 Err(stop) => return Err(stop),
             }
             rows.pop();
+            self.tracer.note(Trace::Looked(row.id));
         }
         Ok(None)
     }
@@ -290,6 +293,7 @@ impl Machine {
                 row.started_at = None;
             });
             back.expect("only held jobs are put back");
+            self.tracer.note(Trace::Back(job.id));
         }
     }
 }

@@ -7,6 +7,7 @@ mod jobs;
 mod open;
 mod outcomes;
 mod reads;
+mod trace;
 mod workflows;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +31,7 @@ use crate::state::{Event, JobState};
 use claims::WaitingClaim;
 use open::OpenBatch;
 use reads::Flight;
+pub use trace::Trace;
 
 type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 type Set<K> = HashSet<K, FxBuildHasher>;
@@ -148,6 +150,7 @@ pub struct Machine {
     /// Workflows whose waiting claims may be served.
     awake: BTreeSet<WorkflowId>,
     answers: Vec<(Ticket, Lsn, Answer)>,
+    tracer: trace::Tracer,
     reads: Vec<ReadRequest>,
 }
 
@@ -204,6 +207,7 @@ impl Machine {
             absent: Set::default(),
             awake: BTreeSet::new(),
             answers: Vec::new(),
+            tracer: Default::default(),
             reads: Vec::new(),
             limits,
         }
@@ -318,12 +322,22 @@ impl Machine {
     /// Answers work, or parks it where it can go on.
     fn conclude(&mut self, step: Step, work: Work) {
         match step {
-            Ok(None) => {}
+            Ok(None) => {
+                if let Work::Command(ticket, _) = work {
+                    self.tracer.note(Trace::Done(ticket));
+                }
+            }
             Ok(Some(answer)) => self.answer(&work, answer),
             Err(Stop::Rejected(rejection)) => self.answer(&work, Answer::Rejected(rejection)),
             Err(Stop::Frozen(id)) => {
                 let queue = self.workflows.get_mut(&id).and_then(|workflow| workflow.frozen.as_mut());
-                queue.expect("work stops for a frozen workflow only while it is frozen").push_back(work);
+                let queue = queue.expect("work stops for a frozen workflow only while it is frozen");
+                if queue.len() >= self.limits.parked_max && matches!(work, Work::Command(..)) {
+                    let max = self.limits.parked_max as u64;
+                    self.answer(&work, Answer::Rejected(Rejection::Limit { option: "parked_max", max }));
+                } else {
+                    queue.push_back(work);
+                }
             }
             Err(stop) => self.park(stop, work),
         }
@@ -331,6 +345,7 @@ impl Machine {
 
     fn answer(&mut self, work: &Work, answer: Answer) {
         if let Work::Command(ticket, _) = work {
+            self.tracer.note(Trace::Done(*ticket));
             self.answers.push((*ticket, self.open.stamp(), answer));
         }
     }
@@ -503,6 +518,7 @@ impl Machine {
         slot.payload = None;
         if slot.lsn > floor {
             let lsn = slot.lsn;
+            self.recent.push_back((lsn, key.id()));
             self.lanes.get_mut(&lane).expect("it was just evicted from it").remember(key, lsn);
         } else {
             self.slots.remove(&key.id());

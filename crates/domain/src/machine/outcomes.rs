@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Machine, Slot, Step, Stop};
+use super::{Machine, Slot, Step, Stop, Trace};
 use crate::batch::Sequence;
 use crate::catalog::{Row, Table, Value};
 use crate::command::{Answer, Completion, Rejection, Report};
@@ -36,7 +36,10 @@ impl Machine {
             outcomes.push((completion.job, self.complete(now, report.workflow, &completion)));
         }
         match report.claim.take() {
-            Some(claim) => self.begin_claim(now, ticket, claim, Some(outcomes)),
+            Some(claim) => {
+                self.tracer.note(Trace::Reported(ticket));
+                self.begin_claim(now, ticket, claim, Some(outcomes))
+            }
             None => {
                 let row = &self.workflows[&report.workflow].row;
                 let (is_complete, is_canceled) = (row.is_complete(), row.canceled);
@@ -275,6 +278,7 @@ impl Machine {
         match self.resident_job(job) {
             Ok(row) if row.state == JobState::Scheduled && row.due_at.is_some_and(|due| due <= now) => {
                 self.transition(job, Event::Free, |row| row.due_at = None)?;
+                self.tracer.note(Trace::Due(job));
                 Ok(None)
             }
             // It was canceled, or put off, since.

@@ -337,6 +337,8 @@ impl Machine {
             _ => unreachable!("payloads are read only for what a claim hands out"),
         };
         fill(claimed, &payloads);
+        // What has none now was deleted meanwhile.
+        claimed.jobs.retain(|(_, payload)| !payload.is_empty());
         self.answers.push((ticket, stamp, answer));
     }
 
@@ -395,7 +397,7 @@ impl Machine {
     }
 }
 
-/// Puts payloads where they are missing. A job whose payload is gone was deleted meanwhile: it goes out empty.
+/// Puts payloads where they are missing.
 fn fill(claimed: &mut Claimed, payloads: &super::Map<JobId, Payload>) {
     for (row, payload) in &mut claimed.jobs {
         if payload.is_empty()
