@@ -101,10 +101,10 @@ pub struct FailureHandlerModel {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureHandlerRule {
     /// The exit codes that this rule is for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exit_codes: Vec<i32>,
     /// The rule is for every failure.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub match_all_exit_codes: bool,
     /// Run before the retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
