@@ -119,6 +119,12 @@ impl Cadence {
         self.in_flight.is_some() || self.has_open()
     }
 
+    /// How many callers the open batch gathers for; 0 if it waits for none.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.gathering.map_or(0, |gathering| gathering.missing)
+    }
+
     /// From now on each batch goes as soon as the writer is idle: the server is stopping.
     pub fn hurry(&mut self) {
         self.hurry = true;
@@ -289,8 +295,10 @@ mod tests {
         assert_eq!(cadence.decide(us(1001)), Flush::At(us(1100)));
         cadence.gathered(1, 1);
         assert_eq!(cadence.decide(us(1002)), Flush::At(us(1100)));
+        assert_eq!(cadence.awaited(), 1);
         cadence.gathered(1, 1);
         assert_eq!(cadence.decide(us(1003)), Flush::Now);
+        assert_eq!(cadence.awaited(), 0);
     }
 
     #[test]

@@ -1,0 +1,250 @@
+//! What doors hold of an engine.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forebay_domain::command::{Answer, Command};
+use forebay_domain::ids::{Ticket, Timestamp};
+use forebay_domain::port::{Reader, StoreError};
+use tokio::sync::{oneshot, watch};
+
+use crate::counters::{Counters, Gauges, count};
+use crate::inbox::{Event, Inbox};
+use crate::outbox::hands_out_jobs;
+use crate::readers::{NotTaken, Readers};
+use crate::{Clock, Ended, Error};
+
+/// A door's way to the engine. Clones reach the same one; when the last is dropped, the engine
+/// stops.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub inbox: Arc<Inbox>,
+    pub doors: Readers,
+    pub machine_reads: [Readers; 2],
+    pub gauges: Arc<Gauges>,
+    pub clock: Arc<dyn Clock>,
+    pub ended: watch::Receiver<Option<Ended>>,
+}
+
+/// How long an engine without a handle may take to write what it has.
+const ABANDONED: Duration = Duration::from_secs(10);
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.inbox.stop(Instant::now() + ABANDONED);
+    }
+}
+
+impl EngineHandle {
+    pub(crate) fn new(shared: Shared) -> EngineHandle {
+        EngineHandle { shared: Arc::new(shared) }
+    }
+
+    /// Asks the machine. The answer comes when what it says is committed, and counts as delivered
+    /// when this returns it. If this is dropped before, a claim is undone.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn call(&self, command: Command) -> Result<Answer, Error> {
+        let mut call = self.post(command)?;
+        let answer = (&mut call.receiver).await;
+        call.answered(answer)
+    }
+
+    /// Asks the machine, as [`call`](EngineHandle::call) does, on behalf of somebody to whom the
+    /// answer is yet to be written: jobs in an answer that is not
+    /// [`delivered`](Undelivered::delivered) go back.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn call_for_delivery(&self, command: Command) -> Result<Undelivered, Error> {
+        let answer = self.call(command).await?;
+        Ok(Undelivered { answer: Some(answer), inbox: Arc::clone(&self.shared.inbox) })
+    }
+
+    /// As [`call`](EngineHandle::call), outside of async code.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    ///
+    /// # Panics
+    /// Within an async context.
+    pub fn call_blocking(&self, command: Command) -> Result<Answer, Error> {
+        let (reply, receiver) = oneshot::channel();
+        self.shared.inbox.call(command, reply)?;
+        receiver.blocking_recv().map_err(|_| Error::Stopping)?.and_then(accepted)
+    }
+
+    /// Lets a reader thread look into the store. What is acknowledged is committed, so it is seen.
+    ///
+    /// # Errors
+    /// `Overloaded` if too many reads wait or the store is busy, `Stopping` if the engine is.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut dyn Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (reply, receiver) = oneshot::channel();
+        let inbox = Arc::clone(&self.shared.inbox);
+        let taken = self.shared.doors.read(Box::new(move |reader| {
+            if !reply.is_closed() {
+                let seen = look(reader).map_err(|error| failed_read(&inbox, error));
+                // Nobody waits any more: a read changed nothing.
+                drop(reply.send(seen));
+            }
+        }));
+        match taken {
+            Ok(()) => receiver.await.map_err(|_| Error::Stopping)?,
+            Err(NotTaken::Full) => Err(Error::Overloaded),
+            Err(NotTaken::Closed) => Err(Error::Stopping),
+        }
+    }
+
+    /// The time by which the engine goes.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let Shared { inbox, doors, machine_reads, gauges, .. } = &*self.shared;
+        let load = inbox.load();
+        Counters {
+            commands: gauges.commands.get(),
+            answers: gauges.answers.get(),
+            overloaded: load.refused,
+            given_back: gauges.given_back.get(),
+            turns: gauges.turns.get(),
+            batches: gauges.batches.get(),
+            changes: gauges.changes.get(),
+            busy: gauges.busy.get(),
+            machine_reads: gauges.machine_reads.get(),
+            mailbox: count(load.mailbox),
+            backlog: gauges.backlog.get(),
+            callers: gauges.callers.get(),
+            machine_reads_in_flight: machine_reads.iter().map(|readers| count(readers.in_flight())).sum(),
+            door_reads_in_flight: count(doors.in_flight()),
+            commit: gauges.commit.summary(),
+        }
+    }
+
+    /// Takes no new commands, writes and answers those that were taken, and closes the store;
+    /// waiting claims end with `Stopping`. If that is not done within `timeout`, the engine gives up.
+    pub async fn stop(&self, timeout: Duration) -> Ended {
+        self.shared.inbox.stop(Instant::now() + timeout);
+        self.stopped().await
+    }
+
+    /// Waits until the engine has ended, for whatever reason.
+    pub async fn stopped(&self) -> Ended {
+        let mut ended = self.shared.ended.clone();
+        let ended = ended.wait_for(Option::is_some).await.expect("the engine says how it ended before it goes");
+        ended.clone().expect("it was waited for")
+    }
+
+    fn post(&self, command: Command) -> Result<Call<'_>, Error> {
+        let (reply, receiver) = oneshot::channel();
+        let inbox = &*self.shared.inbox;
+        let ticket = inbox.call(command, reply)?;
+        Ok(Call { receiver, ticket, inbox, waits: true })
+    }
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle").finish_non_exhaustive()
+    }
+}
+
+/// A caller that waits. Dropped while it does, it leaves.
+struct Call<'a> {
+    receiver: oneshot::Receiver<Result<Answer, Error>>,
+    ticket: Ticket,
+    inbox: &'a Inbox,
+    waits: bool,
+}
+
+impl Call<'_> {
+    fn answered(mut self, answer: Result<Result<Answer, Error>, oneshot::error::RecvError>) -> Result<Answer, Error> {
+        self.waits = false;
+        answer.map_err(|_| Error::Stopping)?.and_then(accepted)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if !self.waits {
+            return;
+        }
+        // From here on the engine sees that nobody is there; what it sent before is in the channel.
+        self.receiver.close();
+        match self.receiver.try_recv() {
+            Ok(Ok(answer)) if hands_out_jobs(&answer) => self.inbox.give_back(answer),
+            Ok(Ok(_) | Err(_)) => {}
+            Err(_) => self.inbox.left(self.ticket),
+        }
+    }
+}
+
+/// An answer on its way to somebody. Keep it until its last byte is handed to them, then say so;
+/// dropped before, the jobs in it go back.
+#[must_use = "jobs in an answer that is dropped go back"]
+pub struct Undelivered {
+    /// None only while it is taken apart.
+    answer: Option<Answer>,
+    inbox: Arc<Inbox>,
+}
+
+impl Undelivered {
+    /// The answer reached who asked.
+    pub fn delivered(mut self) -> Answer {
+        self.answer.take().expect("only this and the drop take it")
+    }
+}
+
+impl Deref for Undelivered {
+    type Target = Answer;
+
+    fn deref(&self) -> &Answer {
+        self.answer.as_ref().expect("only `delivered` and the drop take it")
+    }
+}
+
+impl Drop for Undelivered {
+    fn drop(&mut self) {
+        if let Some(answer) = self.answer.take().filter(hands_out_jobs) {
+            self.inbox.give_back(answer);
+        }
+    }
+}
+
+impl std::fmt::Debug for Undelivered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Undelivered").field(&self.answer).finish()
+    }
+}
+
+fn accepted(answer: Answer) -> Result<Answer, Error> {
+    match answer {
+        Answer::Rejected(rejection) => Err(Error::Rejected(rejection)),
+        answer => Ok(answer),
+    }
+}
+
+fn failed_read(inbox: &Inbox, error: StoreError) -> Error {
+    match error {
+        StoreError::Busy(cause) => {
+            tracing::warn!(%cause, "the store is busy: a read was refused");
+            Error::Overloaded
+        }
+        StoreError::Broken(cause) => {
+            inbox.tell(Event::Broken(cause));
+            Error::Stopping
+        }
+    }
+}

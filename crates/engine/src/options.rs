@@ -1,0 +1,83 @@
+//! How an engine is to run. Plain values; flags and files are read elsewhere.
+
+use std::time::Duration;
+
+use forebay_domain::limits::Limits;
+use forebay_flusher::{Backoff, CadenceOptions};
+
+/// When an answer may leave, and what it then survives. The store must be opened to match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// After a commit with fsync: survives power loss.
+    Power,
+    /// After a commit without fsync: survives a killed process. Power loss takes at most the last
+    /// `sync_interval` and the time of a sync.
+    Process { sync_interval: Duration },
+}
+
+/// How an engine is to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    pub durability: Durability,
+    /// The least time from the start of one commit to the start of the next.
+    pub flush_interval: Duration,
+    /// Commands that wait to be applied; one more is refused with `Overloaded`.
+    pub mailbox_max: usize,
+    /// Commands, and about as many changes, that are applied before the engine looks up again; a
+    /// batch of so many changes goes as soon as the writer is idle.
+    pub batch_max: usize,
+    /// Changes that gather while the store is busy; then commands are refused with `Overloaded`.
+    pub backlog_max: usize,
+    /// Threads that read pages and single jobs for the engine.
+    pub page_readers: usize,
+    /// Threads that read for the doors.
+    pub door_readers: usize,
+    /// Reads of doors that wait for a thread; one more is refused with `Overloaded`.
+    pub reads_max: usize,
+    /// The pause between two tries of a busy store.
+    pub backoff: Backoff,
+    pub limits: Limits,
+}
+
+impl Options {
+    /// The fsync is the cadence.
+    #[must_use]
+    pub fn power() -> Options {
+        Options {
+            durability: Durability::Power,
+            flush_interval: CadenceOptions::power().flush_interval,
+            mailbox_max: 65_536,
+            batch_max: CadenceOptions::power().batch_max,
+            backlog_max: 100_000,
+            page_readers: 1,
+            door_readers: 2,
+            reads_max: 1024,
+            backoff: Backoff { longest: Duration::from_millis(250), ..Backoff::default() },
+            limits: Limits::default(),
+        }
+    }
+
+    /// At most one commit a millisecond, synced each 100 ms.
+    #[must_use]
+    pub fn process() -> Options {
+        Options {
+            durability: Durability::Process { sync_interval: Duration::from_millis(100) },
+            flush_interval: CadenceOptions::process().flush_interval,
+            ..Options::power()
+        }
+    }
+
+    pub(crate) fn cadence(&self) -> CadenceOptions {
+        CadenceOptions {
+            flush_interval: self.flush_interval,
+            answer_interval: self.flush_interval,
+            batch_max: self.batch_max,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options::power()
+    }
+}

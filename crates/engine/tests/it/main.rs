@@ -1,0 +1,6 @@
+//! The engine with real threads, on a store that does what the test says.
+
+mod overload;
+mod promises;
+mod stopping;
+mod world;

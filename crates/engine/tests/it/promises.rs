@@ -1,0 +1,312 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+use forebay_domain::catalog::{Statement, StatementOutcome, Table};
+use forebay_domain::command::{Answer, Command, Rejection};
+use forebay_domain::ids::{JobId, Timestamp, WorkflowId};
+use forebay_domain::port::Reader;
+use forebay_domain::state::JobState;
+use forebay_engine::{Error, Options, SystemClock};
+use forebay_sim::CommitFault;
+
+use crate::world::{
+    HandClock, Verdict, Waiting, World, a_claim, block_on, claim, claimed, completed, create_workflow, insert_event,
+    quick, retry, waiting_claim,
+};
+
+#[test]
+fn an_answer_leaves_only_after_its_commit() {
+    let mut world = World::new(quick());
+    world.close_gate();
+    let engine = world.engine.clone();
+    let mut call = Waiting::start(engine.call(create_workflow()));
+    world.tried.recv().expect("the batch is tried");
+    assert!(!call.is_answered());
+    world.say(Verdict::Commit);
+    assert_eq!(call.finish(), Ok(Answer::Created(1)));
+}
+
+#[test]
+fn a_claim_leaves_only_after_its_commit() {
+    let mut world = World::new(quick());
+    let workflow = world.workflow(1);
+    world.close_gate();
+    let engine = world.engine.clone();
+    let mut call = Waiting::start(engine.call(claim(workflow, 1)));
+    world.tried.recv().expect("the batch is tried");
+    assert!(!call.is_answered());
+    assert_eq!(world.state(JobId(1)), Some(JobState::Ready));
+    world.say(Verdict::Commit);
+    assert_eq!(claimed(call.finish().expect("there is a job")).len(), 1);
+    assert_eq!(world.state(JobId(1)), Some(JobState::Claimed));
+}
+
+#[test]
+fn what_gathers_during_a_commit_shares_the_next_one() {
+    let mut world = World::new(quick());
+    world.close_gate();
+    let engine = world.engine.clone();
+    let first = Waiting::start(engine.call(create_workflow()));
+    world.tried.recv().expect("the batch is tried");
+    let others: Vec<_> = (0..10).map(|_| Waiting::start(engine.call(create_workflow()))).collect();
+    // An empty mailbox: all ten are applied, none is committed.
+    while world.engine.counters().commands < 11 {
+        std::thread::yield_now();
+    }
+    world.say(Verdict::Commit);
+    let shared = world.let_go(Verdict::Commit);
+    assert_eq!(shared.workflows.len(), 10);
+    first.finish().expect("it was created");
+    for other in others {
+        other.finish().expect("it was created");
+    }
+    assert_eq!(world.engine.counters().batches, 2);
+}
+
+#[test]
+fn a_statements_outcome_comes_with_its_commit() {
+    let world = World::new(quick());
+    let workflow = world.workflow(0);
+    let Answer::Created(id) = world.do_now(insert_event(workflow)) else { panic!("it was created") };
+    let delete = Statement::Delete { table: Table::Event, id };
+    let Answer::Outcome(StatementOutcome::Row(Some(row))) = world.do_now(Command::Apply(delete.clone())) else {
+        panic!("the row was there")
+    };
+    assert_eq!(row.len(), Table::Event.columns().len());
+    assert_eq!(world.do_now(Command::Apply(delete)), Answer::Outcome(StatementOutcome::Row(None)));
+}
+
+#[test]
+fn each_caller_gets_the_outcome_of_its_own_statement() {
+    let mut world = World::new(quick());
+    let workflow = world.workflow(0);
+    let engine = world.engine.clone();
+    let ids: Vec<i64> = (0..3)
+        .map(|_| match world.do_now(insert_event(workflow)) {
+            Answer::Created(id) => id,
+            other => panic!("it was created, not {other:?}"),
+        })
+        .collect();
+    world.close_gate();
+    let block = Waiting::start(engine.call(create_workflow()));
+    world.tried.recv().expect("the batch is tried");
+    let delete = |id: &i64| Command::Apply(Statement::Delete { table: Table::Event, id: *id });
+    let calls: Vec<_> = ids.iter().map(|id| Waiting::start(engine.call(delete(id)))).collect();
+    while world.engine.counters().commands < 8 {
+        std::thread::yield_now();
+    }
+    world.say(Verdict::Commit);
+    assert_eq!(world.let_go(Verdict::Commit).statements.len(), 3);
+    block.finish().expect("it was created");
+    for (call, id) in calls.into_iter().zip(ids) {
+        let Ok(Answer::Outcome(StatementOutcome::Row(Some(row)))) = call.finish() else { panic!("it was there") };
+        assert_eq!(row[0], forebay_domain::catalog::Value::Int(id));
+    }
+}
+
+#[test]
+fn a_refusal_names_its_reason() {
+    let world = World::new(quick());
+    let nowhere = WorkflowId(77);
+    let refused = world.engine.call_blocking(claim(nowhere, 1));
+    assert_eq!(refused, Err(Error::Rejected(Rejection::NoSuchWorkflow(nowhere))));
+}
+
+#[test]
+fn a_busy_store_gets_the_same_batch_again_and_all_in_order() {
+    let mut world = World::new(quick());
+    world.close_gate();
+    let engine = world.engine.clone();
+    let first = Waiting::start(engine.call(create_workflow()));
+    let tried = world.let_go(Verdict::Busy);
+    let second = Waiting::start(engine.call(create_workflow()));
+    assert_eq!(world.let_go(Verdict::Busy), tried);
+    assert_eq!(world.let_go(Verdict::Busy), tried);
+    assert_eq!(world.let_go(Verdict::Commit), tried);
+    assert_eq!(first.finish(), Ok(Answer::Created(1)));
+    assert_eq!(world.let_go(Verdict::Commit).lsn, tried.lsn.next());
+    assert_eq!(second.finish(), Ok(Answer::Created(2)));
+    assert_eq!(world.engine.counters().busy, 3);
+}
+
+#[test]
+fn a_commit_whose_answer_was_lost_is_not_done_twice() {
+    let world = World::new(quick());
+    let workflow = world.workflow(1);
+    world.store.arrange(Some(CommitFault::BusyAfterWriting));
+    assert_eq!(claimed(world.do_now(claim(workflow, 1))).len(), 1);
+    assert_eq!(claimed(world.do_now(claim(workflow, 1))), []);
+}
+
+#[test]
+fn a_waiting_claim_gets_the_job_that_becomes_ready() {
+    let world = World::new(quick());
+    let workflow = world.workflow(1);
+    let held = claimed(world.do_now(claim(workflow, 1)));
+    let engine = world.engine.clone();
+    let call = Waiting::start(engine.call(waiting_claim(workflow)));
+    world.do_now(retry(held[0].id));
+    let again = claimed(call.finish().expect("a job became ready"));
+    assert_eq!((again[0].id, again[0].attempt), (held[0].id, 2));
+}
+
+#[test]
+fn a_waiting_claim_whose_caller_left_is_removed() {
+    let world = World::new(quick());
+    let workflow = world.workflow(1);
+    let held = claimed(world.do_now(claim(workflow, 1)));
+    let engine = world.engine.clone();
+    let gone = Waiting::start(engine.call(waiting_claim(workflow)));
+    let stays = Waiting::start(engine.call(waiting_claim(workflow)));
+    drop(gone);
+    world.do_now(retry(held[0].id));
+    assert_eq!(claimed(stays.finish().expect("a job became ready")).len(), 1);
+    assert_eq!(world.engine.counters().given_back, 0);
+    assert_eq!(world.engine.counters().callers, 0);
+}
+
+#[test]
+fn a_claim_whose_caller_left_before_the_commit_goes_back() {
+    let mut world = World::new(quick());
+    let workflow = world.workflow(1);
+    world.close_gate();
+    let engine = world.engine.clone();
+    let call = Waiting::start(engine.call(claim(workflow, 1)));
+    world.tried.recv().expect("the claim is tried");
+    drop(call);
+    world.say(Verdict::Commit);
+    let back = world.let_go(Verdict::Commit);
+    assert_eq!(back.jobs[0].row.state, JobState::Ready);
+    let again = Waiting::start(engine.call(claim(workflow, 1)));
+    world.let_go(Verdict::Commit);
+    assert_eq!(claimed(again.finish().expect("it is back")).len(), 1);
+}
+
+#[test]
+fn a_claim_that_was_sent_to_a_caller_who_never_looked_goes_back() {
+    let world = World::new(quick());
+    let workflow = world.workflow(2);
+    // From here on both jobs are in memory: the next claim waits for its commit only.
+    world.do_now(claim(workflow, 1));
+    let engine = world.engine.clone();
+    let call = Waiting::start(engine.call(claim(workflow, 1)));
+    // Answered after the claim was: that answer is in its channel now.
+    world.do_now(create_workflow());
+    drop(call);
+    assert_eq!(claimed(world.do_now(waiting_claim(workflow))).len(), 1);
+    assert_eq!(world.engine.counters().given_back, 1);
+}
+
+#[test]
+fn a_claim_that_was_not_delivered_goes_back() {
+    let world = World::new(quick());
+    let workflow = world.workflow(2);
+    let answer = block_on(world.engine.call_for_delivery(claim(workflow, 2))).expect("there are jobs");
+    assert!(matches!(&*answer, Answer::Claimed(claimed) if claimed.jobs.len() == 2));
+    drop(answer);
+    assert_eq!(claimed(world.do_now(claim(workflow, 2))).len(), 2);
+}
+
+#[test]
+fn a_claim_that_was_delivered_stays() {
+    let world = World::new(quick());
+    let workflow = world.workflow(2);
+    let answer = block_on(world.engine.call_for_delivery(claim(workflow, 1))).expect("there are jobs");
+    let held = claimed(answer.delivered());
+    assert_eq!(claimed(world.do_now(claim(workflow, 2))).len(), 1);
+    world.do_now(completed(workflow, &held[0]));
+    assert_eq!(world.state(held[0].id), Some(JobState::Completed));
+}
+
+#[test]
+fn a_claim_that_waits_long_enough_is_answered_empty() {
+    let clock = Arc::new(HandClock::default());
+    let world = World::at(quick(), clock.clone());
+    let workflow = world.workflow(1);
+    world.do_now(claim(workflow, 1));
+    let engine = world.engine.clone();
+    let mut call = Waiting::start(engine.call(Command::Claim(a_claim(workflow, 1, Some(Timestamp(500))))));
+    clock.set(499);
+    world.do_now(create_workflow());
+    assert!(!call.is_answered());
+    clock.set(500);
+    world.do_now(create_workflow());
+    assert_eq!(claimed(call.finish().expect("its time is over")), []);
+}
+
+#[test]
+fn a_deadline_wakes_the_engine_by_itself() {
+    let world = World::new(quick());
+    let workflow = world.workflow(1);
+    world.do_now(claim(workflow, 1));
+    let until = world.engine.now().after(20);
+    assert_eq!(claimed(world.do_now(Command::Claim(a_claim(workflow, 1, Some(until))))), []);
+    assert!(world.engine.now() >= until);
+}
+
+#[test]
+fn a_trickle_is_flushed_while_messages_keep_coming() {
+    let world = World::new(Options { flush_interval: std::time::Duration::from_millis(50), ..quick() });
+    world.do_now(create_workflow());
+    let engine = world.engine.clone();
+    let mut first = Waiting::start(engine.call(create_workflow()));
+    let mut others = Vec::new();
+    while !first.is_answered() {
+        others.push(Waiting::start(engine.call(claim(WorkflowId(1), 1))));
+        std::thread::yield_now();
+    }
+    for other in others {
+        assert_eq!(claimed(other.finish().expect("there is no job")), []);
+    }
+}
+
+#[test]
+fn in_process_mode_what_was_committed_is_synced() {
+    let world = World::new(Options::process());
+    world.workflow(3);
+    block_on(world.engine.stop(std::time::Duration::from_secs(60)));
+    assert!(world.done.syncs.load(Ordering::SeqCst) >= 1);
+}
+
+#[test]
+fn what_is_acknowledged_is_seen_by_reads() {
+    let world = World::new(quick());
+    let workflow = world.workflow(3);
+    let row = block_on(world.engine.read(move |reader: &mut dyn Reader| reader.workflow(workflow)));
+    let row = row.expect("it can be read").expect("it is there");
+    assert_eq!(row.counts[JobState::Ready as usize], 3);
+}
+
+#[test]
+fn the_machine_reads_while_doors_keep_their_readers_busy() {
+    let world = World::new(Options { door_readers: 1, ..quick() });
+    let workflow = world.workflow(3);
+    // On the next start nothing is in memory: a claim needs reads.
+    block_on(world.engine.stop(std::time::Duration::from_secs(60)));
+    let options = Options { door_readers: 1, ..quick() };
+    let next = World::on(world.store.clone(), options, Arc::new(SystemClock::new()));
+    let (enough, waits) = mpsc::channel::<()>();
+    let engine = next.engine.clone();
+    let long = Waiting::start(engine.read(move |_: &mut dyn Reader| {
+        waits.recv().expect_err("the test lets go");
+        Ok(())
+    }));
+    assert_eq!(claimed(next.do_now(claim(workflow, 3))).len(), 3);
+    assert!(next.engine.counters().machine_reads >= 2);
+    drop(enough);
+    assert_eq!(long.finish(), Ok(()));
+}
+
+#[test]
+fn the_next_start_goes_on_where_the_last_ended() {
+    let world = World::new(quick());
+    let workflow = world.workflow(2);
+    let held = claimed(world.do_now(claim(workflow, 1)));
+    drop(world.engine);
+    let next = World::on(world.store.clone(), quick(), Arc::new(SystemClock::new()));
+    next.do_now(completed(workflow, &held[0]));
+    let rest = claimed(next.do_now(claim(workflow, 2)));
+    assert_eq!(rest.len(), 1);
+    assert_ne!(rest[0].id, held[0].id);
+}
