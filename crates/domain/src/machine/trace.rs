@@ -1,0 +1,51 @@
+//! What the machine did, one thing after the other: for a simulator that does the same beside it.
+//! Without the feature `trace` nothing of it is left.
+
+use crate::ids::{JobId, Ticket};
+
+/// One thing that the machine did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trace {
+    /// A command took effect or was refused; a claim began.
+    Done(Ticket),
+    /// A report's outcomes took effect; its claim begins.
+    Reported(Ticket),
+    /// A claim took a job.
+    Taken(Ticket, JobId),
+    /// It was decided what a claim gets.
+    Finished(Ticket),
+    /// A scheduled job's moment came.
+    Due(JobId),
+    /// A job was put back for who did not get it.
+    Back(JobId),
+    /// It was looked whether a job that reached nobody goes back, and done if so.
+    Looked(JobId),
+}
+
+/// Where it is written down, once it is switched on.
+#[derive(Debug, Default)]
+pub(super) struct Tracer {
+    #[cfg(feature = "trace")]
+    steps: Option<alloc::vec::Vec<Trace>>,
+}
+
+impl Tracer {
+    #[cfg(feature = "trace")]
+    pub fn note(&mut self, step: Trace) {
+        if let Some(steps) = &mut self.steps {
+            steps.push(step);
+        }
+    }
+
+    #[cfg(not(feature = "trace"))]
+    #[inline(always)]
+    pub fn note(&mut self, _: Trace) {}
+}
+
+#[cfg(feature = "trace")]
+impl super::Machine {
+    /// Takes what was done since. The first call switches the writing down on.
+    pub fn trace(&mut self) -> alloc::vec::Vec<Trace> {
+        core::mem::take(self.tracer.steps.get_or_insert_default())
+    }
+}
