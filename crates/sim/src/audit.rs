@@ -1,0 +1,307 @@
+//! The auditor: it hears what is asked and what is answered, and sees what is committed. It knows
+//! nothing of the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use forebay_domain::catalog::{Table, Value};
+use forebay_domain::command::{Answer, Claimed, Command, Completion, Report};
+use forebay_domain::ids::{JobId, WorkflowId};
+use forebay_domain::job::RelationKind;
+use forebay_domain::state::{JobState, STATES};
+
+use crate::store::Db;
+
+/// What was promised and is not so.
+pub type Breach = String;
+
+/// What was asked and answered, as far as it must last.
+#[derive(Debug, Default)]
+pub struct Auditor {
+    /// Every outcome that anybody reported, by its text.
+    reported: BTreeMap<Box<str>, Completion>,
+    /// Outcomes that were accepted, by their text.
+    accepted: BTreeSet<Box<str>>,
+    /// Attempts that have an accepted end.
+    ended: BTreeSet<(JobId, i64, i64)>,
+    /// (job, attempt) that somebody holds, or held.
+    handed: BTreeSet<(JobId, i64)>,
+    /// Jobs that were acknowledged, what they wait for, and their workflow.
+    jobs: BTreeMap<JobId, (WorkflowId, Vec<JobId>)>,
+    writers: BTreeMap<(WorkflowId, i64), Vec<JobId>>,
+    /// Somebody asked for their end.
+    deleted_jobs: BTreeSet<JobId>,
+    deleted_workflows: BTreeSet<WorkflowId>,
+    /// Somebody asked for new attempts there: what had ended may not be at an end any more.
+    again: BTreeSet<WorkflowId>,
+    /// Somebody set states there by hand, or began anew: anything may be handed out again.
+    by_hand: BTreeSet<WorkflowId>,
+    /// A job of a workflow that nobody was told of was named.
+    by_hand_anywhere: bool,
+    results_seen: usize,
+}
+
+impl Auditor {
+    /// A call leaves for the server.
+    pub fn asked(&mut self, command: &Command) {
+        match command {
+            Command::Report(report) => {
+                for completion in &report.completions {
+                    self.reported.insert(completion.outcome.completion_time.clone(), completion.clone());
+                }
+            }
+            Command::Retry { job, .. } => match self.jobs.get(job) {
+                Some((workflow, _)) => drop(self.again.insert(*workflow)),
+                None => self.by_hand_anywhere = true,
+            },
+            Command::SetState { job, .. } => match self.jobs.get(job) {
+                Some((workflow, _)) => drop(self.by_hand.insert(*workflow)),
+                None => self.by_hand_anywhere = true,
+            },
+            Command::ResetJobs { workflow, .. } | Command::Initialize { workflow, only_drafts: false } => {
+                self.by_hand.insert(*workflow);
+            }
+            Command::DeleteJobs { workflow, job } => {
+                self.by_hand.insert(*workflow);
+                match job {
+                    Some(job) => drop(self.deleted_jobs.insert(*job)),
+                    None => {
+                        let all = self.jobs.iter().filter(|(_, (of, _))| of == workflow).map(|(job, _)| *job);
+                        self.deleted_jobs.extend(all);
+                    }
+                }
+            }
+            Command::DeleteWorkflow(workflow) => drop(self.deleted_workflows.insert(*workflow)),
+            Command::CreateWorkflow(_)
+            | Command::CancelWorkflow(_)
+            | Command::ArchiveWorkflow { .. }
+            | Command::NewRun { .. }
+            | Command::Initialize { .. }
+            | Command::CreateJobs { .. }
+            | Command::UpdateJob { .. }
+            | Command::Claim(_)
+            | Command::Start { .. }
+            | Command::CreateRequirements { .. }
+            | Command::UpdateRequirement { .. }
+            | Command::Insert { .. }
+            | Command::Apply(_) => {}
+        }
+    }
+
+    /// An answer leaves the server: what it says must be committed.
+    pub fn told(&mut self, command: &Command, answer: &Answer, db: &Db) -> Result<(), Breach> {
+        match (command, answer) {
+            (Command::CreateWorkflow(_), Answer::Created(id)) => self.is_kept(WorkflowId(*id), db),
+            (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
+                for (new, id) in jobs.iter().zip(*first..) {
+                    let id = JobId(id);
+                    if self.jobs.contains_key(&id) {
+                        return Err(format!("job {id} was created twice"));
+                    }
+                    let mut on: Vec<JobId> = new.depends_on.to_vec();
+                    for (kind, item) in &new.relations {
+                        match kind {
+                            // Who writes it was there before, so it was seen when this one was initialized.
+                            RelationKind::InputFile => {
+                                let known = self.writers.get(&(*workflow, *item));
+                                on.extend(known.into_iter().flatten().filter(|writer| **writer < id));
+                            }
+                            RelationKind::OutputFile => {
+                                self.writers.entry((*workflow, *item)).or_default().push(id);
+                            }
+                            RelationKind::InputUserData | RelationKind::OutputUserData => {}
+                        }
+                    }
+                    self.jobs.insert(id, (*workflow, on));
+                    let may_be_gone = self.may_be_gone(id, *workflow);
+                    let kept = db.details.get(&id).is_some_and(|detail| detail.payload == new.payload);
+                    if !may_be_gone && !kept && !db.jobs.contains_key(&id) {
+                        return Err(format!("job {id} was acknowledged, but is not there"));
+                    }
+                }
+                Ok(())
+            }
+            (Command::NewRun { workflow, .. }, Answer::Count(run)) => match db.workflows.get(workflow) {
+                Some(row) if row.run < *run => Err(format!("run {run} was acknowledged, but there is {row:?}")),
+                Some(_) => Ok(()),
+                None => self.is_kept(*workflow, db),
+            },
+            (Command::Start { .. }, Answer::Job(row)) => {
+                let stored = db.jobs.get(&row.id);
+                let kept = self.may_be_gone(row.id, row.workflow)
+                    || self.is_by_hand(row.workflow)
+                    || stored.is_some_and(|now| now.attempt > row.attempt || now.state != JobState::Claimed);
+                if kept { Ok(()) } else { Err(format!("{row:?} was acknowledged, but there is {stored:?}")) }
+            }
+            (Command::Retry { .. }, Answer::Job(row)) => match db.jobs.get(&row.id) {
+                Some(now) if now.attempt < row.attempt => Err(format!("{row:?} was acknowledged, there is {now:?}")),
+                _ => Ok(()),
+            },
+            (Command::Report(report), Answer::Reported { outcomes, claimed, .. }) => {
+                self.accepted(report, outcomes, db)?;
+                claimed.as_ref().map_or(Ok(()), |claimed| self.handed(claimed, db))
+            }
+            (_, Answer::Claimed(claimed)) => self.handed(claimed, db),
+            _ => Ok(()),
+        }
+    }
+
+    /// Accepted outcomes are stored, each once, for the attempt that was reported.
+    fn accepted<E>(&mut self, report: &Report, outcomes: &[(JobId, Result<(), E>)], db: &Db) -> Result<(), Breach> {
+        if outcomes.len() != report.completions.len() {
+            return Err(format!("{} outcomes were answered with {}", report.completions.len(), outcomes.len()));
+        }
+        for (completion, (job, outcome)) in report.completions.iter().zip(outcomes) {
+            if *job != completion.job {
+                return Err(format!("the outcome of {} was answered for {job}", completion.job));
+            }
+            if outcome.is_err() {
+                continue;
+            }
+            let text = &completion.outcome.completion_time;
+            let twice = !self.accepted.insert(text.clone());
+            let free = self.is_by_hand(report.workflow) || self.may_be_gone(*job, report.workflow);
+            let settles = completion.outcome.state.has_ended();
+            if let Some(attempt) = completion.attempt
+                && settles
+                && !self.ended.insert((*job, completion.run, attempt))
+                && !free
+            {
+                return Err(format!("two outcomes were accepted for attempt {attempt} of job {job}"));
+            }
+            if twice && settles && !free {
+                return Err(format!("{text} was accepted twice"));
+            }
+            let is_stored = results(db).any(|stored| stored.text == &**text && stored.job == job.0);
+            if !is_stored && !self.may_be_gone(*job, report.workflow) {
+                return Err(format!("{text} of job {job} was accepted, but is not there"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs that are handed out are marked so, to nobody else, and what they wait for has ended.
+    fn handed(&mut self, claimed: &Claimed, db: &Db) -> Result<(), Breach> {
+        for (row, _) in &claimed.jobs {
+            if self.is_by_hand(row.workflow) || self.may_be_gone(row.id, row.workflow) {
+                continue;
+            }
+            let stored = db.jobs.get(&row.id).ok_or_else(|| format!("job {} was handed out of nowhere", row.id))?;
+            if stored.attempt == row.attempt && !stored.state.is_held() && !stored.state.has_ended() {
+                use JobState::{Disabled, PendingFailed};
+                if !matches!(stored.state, Disabled | PendingFailed) {
+                    return Err(format!("{row:?} was handed out, but there is {stored:?}"));
+                }
+            }
+            if !self.handed.insert((row.id, row.attempt)) {
+                return Err(format!("attempt {} of job {} was handed out twice", row.attempt, row.id));
+            }
+            if self.again.contains(&row.workflow) {
+                continue;
+            }
+            for on in self.jobs.get(&row.id).map_or(&[][..], |(_, on)| on) {
+                let ended = db.jobs.get(on).is_some_and(|on| on.state.has_ended());
+                if !ended && !self.deleted_jobs.contains(on) {
+                    return Err(format!("job {} was handed out before {on} was done: {:?}", row.id, db.jobs.get(on)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch was committed.
+    pub fn committed(&mut self, db: &Db) -> Result<(), Breach> {
+        for (id, row) in &db.workflows {
+            let mut counts = [0; STATES];
+            for job in db.jobs_of(*id) {
+                counts[job.state as usize] += 1;
+            }
+            if counts != row.counts {
+                return Err(format!("workflow {id} counts {:?}, but its jobs are {counts:?}", row.counts));
+            }
+        }
+        let stored = &db.tables[Table::Result as usize];
+        if stored.len() != self.results_seen {
+            self.results_seen = stored.len();
+            let mut once = BTreeSet::new();
+            for result in results(db) {
+                let Some(completion) = self.reported.get(result.text) else {
+                    return Err(format!("{} was never reported", result.text));
+                };
+                let fenced = completion.attempt.is_none_or(|attempt| attempt == result.attempt)
+                    && completion.run == result.run
+                    && completion.job.0 == result.job;
+                if !fenced {
+                    return Err(format!("{completion:?} was stored as attempt {}", result.attempt));
+                }
+                let job = JobId(result.job);
+                let workflow = db.jobs.get(&job).map(|row| row.workflow);
+                let free = workflow.is_none_or(|workflow| self.is_by_hand(workflow));
+                let settles = completion.outcome.state.has_ended();
+                if settles && !once.insert((result.job, result.run, result.attempt)) && !free {
+                    return Err(format!("job {job} has two ends of attempt {}", result.attempt));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end: all that was accepted is there still.
+    pub fn at_end(&self, db: &Db) -> Result<(), Breach> {
+        let stored: BTreeSet<&str> = results(db).map(|result| result.text).collect();
+        for text in &self.accepted {
+            let job = self.reported[text].job;
+            let workflow = self.jobs.get(&job).map(|(workflow, _)| *workflow);
+            let may_be_gone = workflow.is_none_or(|workflow| self.may_be_gone(job, workflow));
+            if !stored.contains(&**text) && !may_be_gone {
+                return Err(format!("{text} of job {job} was accepted and is lost"));
+            }
+        }
+        for (job, (workflow, _)) in &self.jobs {
+            if !db.jobs.contains_key(job) && !self.may_be_gone(*job, *workflow) {
+                return Err(format!("job {job} was acknowledged and is lost"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_kept(&self, workflow: WorkflowId, db: &Db) -> Result<(), Breach> {
+        if db.workflows.contains_key(&workflow) || self.deleted_workflows.contains(&workflow) {
+            return Ok(());
+        }
+        Err(format!("workflow {workflow} was acknowledged, but is not there"))
+    }
+
+    fn may_be_gone(&self, job: JobId, workflow: WorkflowId) -> bool {
+        // "All jobs" may have been asked for before these were known.
+        self.deleted_workflows.contains(&workflow)
+            || self.deleted_jobs.contains(&job)
+            || (!self.deleted_jobs.is_empty() && self.by_hand.contains(&workflow))
+    }
+
+    fn is_by_hand(&self, workflow: WorkflowId) -> bool {
+        self.by_hand_anywhere || self.by_hand.contains(&workflow)
+    }
+}
+
+struct StoredResult<'a> {
+    job: i64,
+    run: i64,
+    attempt: i64,
+    text: &'a str,
+}
+
+fn results(db: &Db) -> impl Iterator<Item = StoredResult<'_>> {
+    let int = |value: &Value| match value {
+        Value::Int(n) => *n,
+        other => panic!("a result's ids are whole numbers, not {other:?}"),
+    };
+    db.tables[Table::Result as usize].values().map(move |row| StoredResult {
+        job: int(&row[2]),
+        run: int(&row[3]),
+        attempt: int(&row[4]),
+        text: match &row[8] {
+            Value::Text(text) => text,
+            other => panic!("a completion time is a text, not {other:?}"),
+        },
+    })
+}

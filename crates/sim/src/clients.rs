@@ -1,0 +1,435 @@
+//! The outside: people, runners and their habits. They know only what they were told.
+
+use std::collections::VecDeque;
+
+use forebay_domain::catalog::{Kind, Row, Statement, Table, Value};
+use forebay_domain::claim::{Capacity, Needs};
+use forebay_domain::command::{
+    Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Report,
+};
+use forebay_domain::ids::{JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::job::{JobRow, NewJob, Outcome, RelationKind};
+use forebay_domain::lane::LabelSet;
+use forebay_domain::state::{JobState, STATE_LIST};
+
+use crate::plan::Plan;
+use crate::random::Random;
+
+/// What the outside knows.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    workflows: Vec<Known>,
+    /// Jobs that a runner believes to hold.
+    held: Vec<Holding>,
+    /// Jobs that were held once: for late messages.
+    let_go: VecDeque<Holding>,
+    /// Reports of late, to be repeated.
+    reports: VecDeque<Report>,
+    /// Makes each outcome unlike any other.
+    outcomes: u64,
+    files: i64,
+    asked_for_workflow: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    id: WorkflowId,
+    run: i64,
+    requirements: Vec<RequirementId>,
+    jobs: Vec<JobId>,
+    is_initialized: bool,
+    created: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Holding {
+    row: JobRow,
+    started: bool,
+    node: Option<NodeId>,
+}
+
+impl Clients {
+    /// The next thing that somebody asks for.
+    pub fn ask(&mut self, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        if self.asked_for_workflow == 0 || (self.asked_for_workflow < plan.workflows && random.chance(1, 30)) {
+            self.asked_for_workflow += 1;
+            return create_workflow(random);
+        }
+        if self.workflows.is_empty() {
+            // Its number is not known yet; perhaps it was lost.
+            if random.chance(1, 10) {
+                return create_workflow(random);
+            }
+            let guess = WorkflowId(random.between(1, 3));
+            return Command::Claim(claim(guess, now, plan, random));
+        }
+        let place = random.below(self.workflows.len());
+        let known = &self.workflows[place];
+        if known.jobs.is_empty() || (known.created < 4 && random.chance(1, 12)) {
+            return self.create_jobs(place, now, plan, random);
+        }
+        if !known.is_initialized && random.chance(1, 2) {
+            self.workflows[place].is_initialized = true;
+            let only_drafts = !plan.by_hand || random.chance(1, 2);
+            return Command::Initialize { workflow: self.workflows[place].id, only_drafts };
+        }
+        match random.below(100) {
+            0..=33 => Command::Claim(claim(known.id, now, plan, random)),
+            34..=47 => self.start(place, random),
+            48..=72 => self.report(place, now, plan, random),
+            73..=77 => self.repeat_report(place, now, plan, random),
+            78..=83 => self.update_job(place, plan, random),
+            84..=86 if plan.retries => self.retry(place, plan, random),
+            87..=92 if plan.by_hand => self.by_hand(place, random),
+            93 => Command::Initialize { workflow: known.id, only_drafts: !plan.by_hand || random.chance(1, 2) },
+            94..=99 => self.rarely(place, now, plan, random),
+            _ => Command::Claim(claim(known.id, now, plan, random)),
+        }
+    }
+
+    fn create_jobs(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        let known = &mut self.workflows[place];
+        known.created += 1;
+        // New drafts are to be initialized, too.
+        known.is_initialized = false;
+        let files = &mut self.files;
+        let jobs = (0..random.between(1, plan.jobs_per_batch as i64)).map(|_| {
+            let mut depends_on = Vec::new();
+            if plan.edges {
+                for _ in 0..random.below(3) {
+                    depends_on.extend(random.pick(&known.jobs).copied());
+                }
+                if random.chance(1, 60) {
+                    depends_on.push(JobId(random.between(1, 40)));
+                }
+            }
+            let mut relations = Vec::new();
+            if plan.files && random.chance(1, 2) {
+                // What is read was numbered before what is written, so there is no circle: mostly.
+                if *files > 0 {
+                    let low = (*files - 6).max(1);
+                    relations.push((RelationKind::InputFile, random.between(low, *files)));
+                }
+                *files += 1;
+                relations.push((RelationKind::OutputFile, *files));
+                if plan.wild_files && random.chance(1, 4) {
+                    let kinds = [RelationKind::InputUserData, RelationKind::OutputUserData, RelationKind::InputFile];
+                    relations.push((kinds[random.below(3)], random.between(1, *files + 3)));
+                }
+            }
+            NewJob {
+                name: "job".into(),
+                payload: vec![b'x'; random.below(20)].into(),
+                requirement: if random.chance(1, 2) { random.pick(&known.requirements).copied() } else { None },
+                labels: labels(plan, random),
+                scheduler: (plan.schedulers && random.chance(1, 2)).then(|| SchedulerId(random.between(1, 2))),
+                priority: if random.chance(1, 80) { -1 } else { random.between(0, 3) },
+                cancel_on_failure: random.chance(2, 3),
+                not_before: (plan.delays && random.chance(1, 4)).then(|| now.after(random.between(-20, 300))),
+                depends_on: depends_on.into(),
+                relations: relations.into(),
+            }
+        });
+        let jobs = jobs.collect();
+        Command::CreateJobs { workflow: known.id, jobs }
+    }
+
+    fn start(&mut self, place: usize, random: &mut Random) -> Command {
+        let run = self.run(place, random);
+        let node = NodeId(random.between(1, 3));
+        if !self.held.is_empty() && random.chance(9, 10) {
+            let at = random.below(self.held.len());
+            let holding = &mut self.held[at];
+            holding.started = true;
+            holding.node = Some(node);
+            let run = self.run_of(self.held[at].row.workflow).unwrap_or(run);
+            return Command::Start { job: self.held[at].row.id, run, node };
+        }
+        Command::Start { job: self.any_job(place, random), run, node }
+    }
+
+    fn report(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        let mut completions = Vec::new();
+        let mut workflow = self.workflows[place].id;
+        for _ in 0..random.between(1, 3) {
+            let mine: Vec<usize> = (0..self.held.len())
+                .filter(|&at| completions.is_empty() || self.held[at].row.workflow == workflow)
+                .collect();
+            let Some(&at) = random.pick(&mine) else { break };
+            let holding = self.held[at];
+            workflow = holding.row.workflow;
+            if random.chance(9, 10) {
+                self.held.swap_remove(at);
+            }
+            completions.push(self.completion(&holding, plan, random));
+            self.let_go.push_back(holding);
+        }
+        if self.let_go.len() > 8 {
+            self.let_go.pop_front();
+        }
+        if random.chance(1, 12) {
+            // Somebody who was thought dead, or never held it.
+            if let Some(late) = self.let_go.front().copied() {
+                workflow = if completions.is_empty() { late.row.workflow } else { workflow };
+                completions.push(self.completion(&late, plan, random));
+            }
+        }
+        if random.chance(1, 40) {
+            let job = self.any_job(place, random);
+            let attempt = random.chance(1, 2).then(|| random.between(1, 3));
+            let outcome = self.outcome(plan, random);
+            completions.push(Completion { job, run: self.run(place, random), attempt, node: None, outcome });
+        }
+        let claim = random.chance(1, 3).then(|| claim(workflow, now, plan, random));
+        let report = Report { workflow, completions, claim };
+        self.reports.push_back(Report { claim: None, ..report.clone() });
+        if self.reports.len() > 6 {
+            self.reports.pop_front();
+        }
+        Command::Report(report)
+    }
+
+    fn repeat_report(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        if self.reports.is_empty() {
+            return self.report(place, now, plan, random);
+        }
+        let again = self.reports[random.below(self.reports.len())].clone();
+        let claim = random.chance(1, 4).then(|| claim(again.workflow, now, plan, random));
+        Command::Report(Report { claim, ..again })
+    }
+
+    fn completion(&mut self, holding: &Holding, plan: &Plan, random: &mut Random) -> Completion {
+        Completion {
+            job: holding.row.id,
+            run: self.run_of(holding.row.workflow).unwrap_or(0) - i64::from(random.chance(1, 60)),
+            attempt: random.chance(9, 10).then_some(holding.row.attempt),
+            node: if random.chance(1, 60) { Some(NodeId(9)) } else { holding.node.filter(|_| holding.started) },
+            outcome: self.outcome(plan, random),
+        }
+    }
+
+    fn outcome(&mut self, plan: &Plan, random: &mut Random) -> Outcome {
+        self.outcomes += 1;
+        let state = if random.below(100) >= plan.failures {
+            JobState::Completed
+        } else {
+            use JobState::{Canceled, Failed, PendingFailed, Ready, Terminated};
+            let all = [Failed, Failed, Failed, Failed, Canceled, Terminated, PendingFailed, Ready];
+            let kinds = if random.chance(1, 10) { 8 } else { 7 };
+            all[random.below(kinds)]
+        };
+        Outcome {
+            state,
+            return_code: i64::from(state != JobState::Completed && random.chance(3, 4)),
+            exec_time_minutes: 0.5,
+            completion_time: format!("outcome {}", self.outcomes).into(),
+            peak_memory_bytes: random.chance(1, 2).then_some(1 << 20),
+            avg_memory_bytes: None,
+            peak_cpu_percent: None,
+            avg_cpu_percent: Some(12.5),
+        }
+    }
+
+    fn update_job(&mut self, place: usize, plan: &Plan, random: &mut Random) -> Command {
+        let known = &self.workflows[place];
+        let job = self.any_job(place, random);
+        let mut change = JobChange::default();
+        match random.below(6) {
+            0..=2 => change.priority = Some(if random.chance(1, 40) { -3 } else { random.between(0, 4) }),
+            3 => change.requirement = random.pick(&known.requirements).copied(),
+            4 if plan.labels => change.labels = Some(labels(plan, random)),
+            4 => change.cancel_on_failure = Some(random.chance(1, 2)),
+            _ if plan.schedulers => {
+                change.scheduler = Some(random.chance(1, 2).then(|| SchedulerId(random.between(1, 2))));
+            }
+            _ => {
+                change.name = Some("renamed".into());
+                change.payload = Some(vec![b'y'; random.below(20)].into());
+            }
+        }
+        change.draft_only = random.chance(1, 10);
+        Command::UpdateJob { job, change: Box::new(change) }
+    }
+
+    fn retry(&mut self, place: usize, plan: &Plan, random: &mut Random) -> Command {
+        let of_late = self.let_go.back().or(self.held.first()).map(|holding| holding.row.id);
+        let job = of_late.filter(|_| random.chance(2, 3)).unwrap_or_else(|| self.any_job(place, random));
+        let delay_ms = if plan.delays && random.chance(1, 2) { random.between(1, 300) } else { 0 };
+        Command::Retry { job, run: self.run(place, random), attempts_max: random.between(1, 5), delay_ms }
+    }
+
+    fn by_hand(&mut self, place: usize, random: &mut Random) -> Command {
+        let known = &self.workflows[place];
+        match random.below(10) {
+            0..=6 => {
+                let state = if random.chance(1, 2) { JobState::Ready } else { STATE_LIST[random.below(12)] };
+                let held = random.pick(&self.held).map(|holding| holding.row.id).filter(|_| random.chance(1, 3));
+                let job = held.unwrap_or_else(|| self.any_job(place, random));
+                Command::SetState { job, run: self.run(place, random), state }
+            }
+            7 => Command::ResetJobs { workflow: known.id, failed_only: random.chance(2, 3) },
+            8 if random.chance(1, 3) => {
+                let job = random.chance(9, 10).then(|| self.any_job(place, random));
+                Command::DeleteJobs { workflow: known.id, job }
+            }
+            8 => Command::DeleteJobs { workflow: known.id, job: Some(self.any_job(place, random)) },
+            _ => Command::Initialize { workflow: known.id, only_drafts: random.chance(1, 2) },
+        }
+    }
+
+    fn rarely(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        let workflow = self.workflows[place].id;
+        match random.below(20) {
+            0..=2 => Command::NewRun { workflow, force: random.chance(1, 2) },
+            3 => Command::CancelWorkflow(workflow),
+            4 if random.chance(1, 3) => {
+                self.workflows.remove(place);
+                self.asked_for_workflow -= 1;
+                Command::DeleteWorkflow(workflow)
+            }
+            5 => Command::ArchiveWorkflow { workflow, archived: random.chance(1, 4) },
+            6..=9 => {
+                let rows = (0..random.between(1, 2)).map(|_| (row(Table::Requirement, workflow), needs(random)));
+                Command::CreateRequirements { workflow, rows: rows.collect() }
+            }
+            10 => {
+                let requirements = &self.workflows[place].requirements;
+                let id = random.pick(requirements).copied().unwrap_or(RequirementId(99));
+                Command::UpdateRequirement { workflow, id, set: vec![(3, Value::Int(4))], needs: needs(random) }
+            }
+            11..=13 => Command::Insert { table: Table::File, workflow, rows: vec![row(Table::File, workflow)] },
+            14..=15 => {
+                let id = random.between(1, 5);
+                let set = vec![(3, Value::Text("moved".into()))];
+                Command::Apply(Statement::Update { table: Table::File, id, set })
+            }
+            _ => self.create_jobs(place, now, plan, random),
+        }
+    }
+
+    fn any_job(&self, place: usize, random: &mut Random) -> JobId {
+        if random.chance(1, 100) {
+            return JobId(random.between(1, 60));
+        }
+        random.pick(&self.workflows[place].jobs).copied().unwrap_or(JobId(1))
+    }
+
+    fn run(&self, place: usize, random: &mut Random) -> i64 {
+        self.workflows[place].run - i64::from(random.chance(1, 50))
+    }
+
+    fn run_of(&self, workflow: WorkflowId) -> Option<i64> {
+        self.workflows.iter().find(|known| known.id == workflow).map(|known| known.run)
+    }
+
+    /// An answer arrived.
+    pub fn hear(&mut self, command: &Command, answer: &Answer) {
+        match (command, answer) {
+            (Command::CreateWorkflow(_), Answer::Created(id)) => self.workflows.push(Known {
+                id: WorkflowId(*id),
+                run: 0,
+                requirements: Vec::new(),
+                jobs: Vec::new(),
+                is_initialized: false,
+                created: 0,
+            }),
+            (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
+                let ids = (*first..).take(jobs.len()).map(JobId);
+                if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
+                    known.jobs.extend(ids);
+                }
+            }
+            (Command::CreateRequirements { workflow, rows }, Answer::Created(first)) => {
+                if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
+                    known.requirements.extend((*first..).take(rows.len()).map(RequirementId));
+                }
+            }
+            (Command::NewRun { workflow, .. }, Answer::Count(run)) => {
+                if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
+                    known.run = *run;
+                }
+            }
+            (Command::DeleteJobs { workflow, job }, Answer::Count(_)) => {
+                if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
+                    known.jobs.retain(|id| job.is_some_and(|job| job != *id));
+                }
+            }
+            (_, Answer::Claimed(claimed) | Answer::Reported { claimed: Some(claimed), .. }) => self.receive(claimed),
+            _ => {}
+        }
+    }
+
+    fn receive(&mut self, claimed: &Claimed) {
+        for (row, _) in &claimed.jobs {
+            self.held.push(Holding { row: *row, started: row.state == JobState::Running, node: row.node });
+            if let Some(known) = self.workflows.iter_mut().find(|known| known.id == row.workflow)
+                && !known.jobs.contains(&row.id)
+            {
+                known.jobs.push(row.id);
+            }
+        }
+    }
+}
+
+fn create_workflow(random: &mut Random) -> Command {
+    let row = row(Table::Workflow, WorkflowId(0));
+    let default_requirement = self::row(Table::Requirement, WorkflowId(0));
+    Command::CreateWorkflow(Box::new(NewWorkflow { row, default_requirement, needs: needs(random) }))
+}
+
+/// A claim that may be anybody's.
+pub(crate) fn claim(workflow: WorkflowId, now: Timestamp, plan: &Plan, random: &mut Random) -> Claim {
+    let by = if random.chance(1, 2) {
+        ClaimOrder::Queue
+    } else {
+        ClaimOrder::Fitting {
+            capacity: Capacity {
+                cpus: random.between(0, 8),
+                memory_bytes: random.between(1, 8),
+                gpus: random.between(0, 2),
+                nodes: random.between(0, 3),
+                seconds_left: if random.chance(1, 2) { i64::MAX } else { 15 },
+            },
+            scheduler: (plan.schedulers && random.chance(1, 2)).then(|| SchedulerId(random.between(1, 2))),
+            strict: random.chance(1, 3),
+        }
+    };
+    Claim {
+        workflow,
+        limit: if random.chance(1, 30) { 0 } else { random.between(1, 4) as u32 },
+        labels: labels(plan, random),
+        by,
+        start_on: random.chance(1, 4).then(|| NodeId(random.between(1, 3))),
+        wait_until: random.chance(2, 5).then(|| now.after(random.between(-5, 200))),
+    }
+}
+
+fn labels(plan: &Plan, random: &mut Random) -> LabelSet {
+    if !plan.labels || random.chance(1, 2) {
+        return LabelSet::default();
+    }
+    let all = ["gpu", "fast"];
+    LabelSet::new(all.into_iter().filter(|_| random.chance(2, 3)).map(Into::into).collect::<Vec<_>>())
+}
+
+fn needs(random: &mut Random) -> Needs {
+    Needs {
+        cpus: random.between(1, 4),
+        memory_bytes: random.between(1, 4),
+        gpus: i64::from(random.chance(1, 4)),
+        nodes: if random.chance(1, 6) { 2 } else { 1 },
+        runtime_seconds: if random.chance(1, 2) { 10 } else { 20 },
+    }
+}
+
+fn row(table: Table, workflow: WorkflowId) -> Row {
+    let columns = table.columns().iter().enumerate();
+    let value = |(place, column): (usize, &forebay_domain::catalog::Column)| match (place, column.kind) {
+        (1, _) if table != Table::Workflow => Value::Int(workflow.0),
+        _ if column.nullable => Value::Null,
+        (_, Kind::Int) => Value::Int(0),
+        (_, Kind::Real) => Value::Real(0.0),
+        (_, Kind::Text) => Value::Text("text".into()),
+    };
+    columns.map(value).collect()
+}

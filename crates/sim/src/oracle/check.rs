@@ -1,0 +1,133 @@
+//! Whether a batch, or all that is committed, is what the oracle has.
+
+use forebay_domain::batch::Batch;
+use forebay_domain::catalog::Table;
+use forebay_domain::ids::{Ticket, Timestamp};
+use forebay_domain::state::JobState;
+
+use super::{Oracle, Wrong, same_row};
+use crate::store::Db;
+
+impl Oracle {
+    /// A batch was closed: it must hold what was changed since the last one, as it is now.
+    pub fn closed(&mut self, batch: &Batch) -> Result<(), Wrong> {
+        for row in &batch.workflows {
+            self.name_default(row.id, row.default_requirement);
+        }
+        for lane in &batch.lanes {
+            let key = (lane.requirement, lane.scheduler, lane.labels.clone());
+            if self.lanes.values().any(|known| *known == (lane.workflow, key.clone())) {
+                return Err(format!("{lane:?} is there already under another number"));
+            }
+            if self.workflows.contains_key(&lane.workflow) {
+                self.lanes.insert(lane.id, (lane.workflow, key));
+            }
+        }
+        for write in &batch.jobs {
+            self.dirty.remove(&write.row.id);
+            let Some(job) = self.job(write.row.id) else {
+                if self.deleted.contains(&write.row.id) || self.deleted_workflows.contains(&write.row.workflow) {
+                    continue;
+                }
+                return Err(format!("{:?} writes {:?}, which is not there", batch.lsn, write.row));
+            };
+            let lane = self.lanes.get(&write.row.lane);
+            let in_lane = lane.is_some_and(|(workflow, key)| *workflow == job.row.workflow && *key == job.key);
+            if !in_lane || !same_row(&write.row, &job.row) {
+                let key = &job.key;
+                return Err(format!(
+                    "{:?} writes {:?} in {lane:?}, not {:?} in {key:?}",
+                    batch.lsn, write.row, job.row
+                ));
+            }
+        }
+        if let Some(job) = self.dirty.first() {
+            return Err(format!("{:?} does not write job {job}: {:?}", batch.lsn, self.job(*job)));
+        }
+        for row in &batch.workflows {
+            if self.deleted_workflows.contains(&row.id) {
+                continue;
+            }
+            let expected = self.workflows.contains_key(&row.id).then(|| self.counted(row.id));
+            if expected != Some(*row) {
+                return Err(format!("{:?} writes {row:?}, not {expected:?}", batch.lsn));
+            }
+        }
+        if let Some(id) = self.dirty_workflows.iter().find(|id| !batch.workflows.iter().any(|row| row.id == **id)) {
+            return Err(format!("{:?} does not write workflow {id}", batch.lsn));
+        }
+        let deleted: std::collections::BTreeSet<_> = batch.jobs_deleted.iter().copied().collect();
+        if let Some(job) = self.deleted.symmetric_difference(&deleted).next() {
+            return Err(format!("{:?} deletes {deleted:?}: it is not so for job {job}", batch.lsn));
+        }
+        let deleted = batch.workflows_deleted.iter().copied().collect();
+        if self.deleted_workflows != deleted {
+            return Err(format!("{:?} deletes {deleted:?}, not {:?}", batch.lsn, self.deleted_workflows));
+        }
+        let results = batch.appends.iter().filter(|(table, _)| *table == Table::Result);
+        let results: Vec<_> = results.map(|(_, row)| &row[1..10]).collect();
+        if !results.iter().copied().eq(self.results.iter().map(|row| &row[..])) {
+            return Err(format!("{:?} appends {results:?}, not {:?}", batch.lsn, self.results));
+        }
+        self.dirty_workflows.clear();
+        self.deleted.clear();
+        self.deleted_workflows.clear();
+        self.results.clear();
+        Ok(())
+    }
+
+    /// Everything is committed: the store must hold what the oracle holds.
+    pub fn check_store(&self, db: &Db) -> Result<(), Wrong> {
+        let jobs: usize = self.workflows.values().map(|workflow| workflow.jobs.len()).sum();
+        if jobs != db.jobs.len() || self.workflows.len() != db.workflows.len() {
+            return Err(format!("{} jobs are stored, not {jobs}", db.jobs.len()));
+        }
+        let mut edges = 0;
+        for (id, workflow) in &self.workflows {
+            let (stored, counted) = (db.workflows.get(id), self.counted(*id));
+            if stored != Some(&counted) {
+                return Err(format!("{stored:?} is stored, not {counted:?}"));
+            }
+            for (id, job) in &workflow.jobs {
+                let stored = db.jobs.get(id);
+                if !stored.is_some_and(|row| same_row(row, &job.row) && self.lanes[&row.lane].1 == job.key) {
+                    return Err(format!("{stored:?} is stored, not {:?} in {:?}", job.row, job.key));
+                }
+                if !db.edges_from(*id).map(|(_, on)| on).eq(job.on.iter().copied()) {
+                    return Err(format!("edges of job {id} are stored otherwise than {:?}", job.on));
+                }
+                if db.details.get(id).is_none_or(|detail| detail.payload != job.payload) {
+                    return Err(format!("the payload of job {id} is stored otherwise"));
+                }
+                edges += job.on.len();
+            }
+        }
+        if edges != db.edges.len() {
+            return Err(format!("{} edges are stored, not {edges}", db.edges.len()));
+        }
+        Ok(())
+    }
+
+    /// Nothing is being read and the timers have fired: nothing that was due may still wait.
+    pub fn check_timers(&self, now: Timestamp) -> Result<(), Wrong> {
+        for workflow in self.workflows.values() {
+            for job in workflow.jobs.values() {
+                if job.row.state == JobState::Scheduled && job.row.due_at.is_none_or(|due| due <= now) {
+                    return Err(format!("{:?} is due at {now:?}", job.row));
+                }
+            }
+        }
+        if let Some(row) = self.owed.first() {
+            return Err(format!("{row:?} reached nobody, and is not back"));
+        }
+        Ok(())
+    }
+
+    /// A refusal for a bound is right only where the bound can be reached.
+    pub(super) fn may_refuse(&self, option: &str, ticket: Ticket) -> Result<(), Wrong> {
+        match option {
+            "lanes_max" | "waiting_max" | "parked_max" | "timers_max" | "graph_bytes_max" => Ok(()),
+            other => Err(format!("{ticket:?} was refused for {other:?}, which is no option")),
+        }
+    }
+}

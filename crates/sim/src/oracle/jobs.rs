@@ -1,0 +1,307 @@
+//! What is done to single jobs, and what follows for others.
+
+use forebay_domain::catalog::Value;
+use forebay_domain::command::{Completion, JobChange, Rejection, Report};
+use forebay_domain::ids::{JobId, LaneId, NodeId, ResultId, Timestamp, WorkflowId};
+use forebay_domain::job::{JobFlags, JobRow, NewJob};
+use forebay_domain::state::{Event, JobState};
+
+use super::{Job, Oracle, Wrong};
+
+/// An outcome, or why it was refused.
+pub(super) type Outcomes = Vec<(JobId, Result<(), Rejection>)>;
+
+impl Oracle {
+    pub(super) fn may_create_jobs(&mut self, id: WorkflowId, jobs: &[NewJob]) -> Result<(), Rejection> {
+        let workflow = self.workflow(id)?;
+        if workflow.row.archived {
+            return Err(Rejection::Archived(id));
+        }
+        for job in jobs {
+            if job.priority < 0 {
+                return Err(Rejection::NegativePriority(job.priority));
+            }
+            let requirement = job.requirement.unwrap_or(workflow.row.default_requirement);
+            if !workflow.requirements.contains_key(&requirement) {
+                return Err(Rejection::NoSuchRequirement(requirement));
+            }
+        }
+        let mut wanted: Vec<JobId> = jobs.iter().flat_map(|job| job.depends_on.iter().copied()).collect();
+        wanted.sort_unstable();
+        match wanted.into_iter().find(|job| !workflow.jobs.contains_key(job)) {
+            Some(job) => Err(Rejection::NoSuchPrerequisite(job)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn create_jobs(&mut self, id: WorkflowId, jobs: &[NewJob], first: i64) {
+        let workflow = self.workflows.get_mut(&id).expect("checked before");
+        for (new, number) in jobs.iter().zip(first..) {
+            let job = JobId(number);
+            let row = JobRow {
+                id: job,
+                workflow: id,
+                lane: LaneId(0),
+                state: JobState::Draft,
+                priority: new.priority,
+                attempt: 1,
+                flags: JobFlags::default().with(JobFlags::CANCEL_ON_FAILURE, new.cancel_on_failure),
+                node: None,
+                epoch: Default::default(),
+                started_at: None,
+                due_at: new.not_before,
+                result: None,
+            };
+            let requirement = new.requirement.unwrap_or(workflow.row.default_requirement);
+            let key = (requirement, new.scheduler, new.labels.clone());
+            let made = Job {
+                row,
+                key,
+                on: Default::default(),
+                by: Default::default(),
+                payload: new.payload.clone(),
+                grants: 0,
+            };
+            workflow.jobs.insert(job, made);
+            for &on in &new.depends_on {
+                workflow.link(job, on);
+                workflow.row.has_edges = true;
+            }
+            workflow.relations.extend(new.relations.iter().map(|&(kind, item)| (job, kind, item)));
+            self.of_job.insert(job, id);
+            self.dirty.insert(job);
+        }
+    }
+
+    pub(super) fn update_job(&mut self, id: JobId, change: &JobChange) -> Result<(), Rejection> {
+        let row = self.known(id)?;
+        if change.draft_only && row.state != JobState::Draft {
+            return Err(Rejection::WrongState { job: id, state: row.state });
+        }
+        if let Some(priority) = change.priority.filter(|&priority| priority < 0) {
+            return Err(Rejection::NegativePriority(priority));
+        }
+        let workflow = self.workflow(row.workflow)?;
+        if let Some(requirement) = change.requirement.filter(|id| !workflow.requirements.contains_key(id)) {
+            return Err(Rejection::NoSuchRequirement(requirement));
+        }
+        let job = workflow.jobs.get_mut(&id).expect("known");
+        job.key.0 = change.requirement.unwrap_or(job.key.0);
+        job.key.1 = change.scheduler.unwrap_or(job.key.1);
+        job.key.2 = change.labels.clone().unwrap_or_else(|| job.key.2.clone());
+        job.row.priority = change.priority.unwrap_or(row.priority);
+        if let Some(cancel) = change.cancel_on_failure {
+            job.row.flags = job.row.flags.with(JobFlags::CANCEL_ON_FAILURE, cancel);
+        }
+        if let (Some(_), Some(payload)) = (&change.name, &change.payload) {
+            job.payload = payload.clone();
+        }
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, now: Timestamp, job: JobId, run: i64, node: NodeId) -> Result<JobRow, Rejection> {
+        let row = self.known(job)?;
+        self.check_run(row.workflow, run)?;
+        self.change(job, Event::Start, |row| {
+            row.node = Some(node);
+            row.started_at = Some(now);
+        })
+    }
+
+    pub(super) fn complete_all(&mut self, now: Timestamp, report: &Report) -> Outcomes {
+        report.completions.iter().map(|one| (one.job, self.complete(now, report.workflow, one))).collect()
+    }
+
+    fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
+        let Completion { job, run, attempt, node, outcome } = completion;
+        let row = self.known(*job)?;
+        if row.workflow != workflow {
+            return Err(Rejection::OtherWorkflow { job: *job, workflow });
+        }
+        let event = match outcome.state {
+            JobState::Completed => Event::Complete,
+            JobState::Failed => Event::Fail,
+            JobState::Canceled => Event::Cancel,
+            JobState::Terminated => Event::Terminate,
+            JobState::PendingFailed => Event::Doubt,
+            other => return Err(Rejection::NotAnOutcome(other)),
+        };
+        if row.state.has_ended() {
+            return Err(Rejection::AlreadyEnded { job: *job, state: row.state });
+        }
+        self.check_run(workflow, *run)?;
+        if let Some(given) = attempt.filter(|&given| given != row.attempt) {
+            return Err(Rejection::AttemptMismatch { job: *job, given, current: row.attempt });
+        }
+        if let (Some(given), Some(current)) = (*node, row.node)
+            && given != current
+        {
+            return Err(Rejection::NodeMismatch { job: *job, given, current });
+        }
+        let blamed = match outcome.state {
+            JobState::Failed => outcome.return_code != 0,
+            state => state == JobState::Canceled || state == JobState::Terminated,
+        };
+        let ended = self.change(*job, event, |row| {
+            row.flags = row.flags.with(JobFlags::BLAMED, blamed);
+            row.result = Some(ResultId(0));
+        })?;
+        self.results.push(
+            [
+                Value::Int(workflow.0),
+                Value::Int(job.0),
+                Value::Int(*run),
+                Value::Int(row.attempt),
+                Value::Int(node.or(row.node).map_or(0, |node| node.0)),
+                Value::Int(outcome.return_code),
+                Value::Real(outcome.exec_time_minutes),
+                Value::Text(outcome.completion_time.clone()),
+                Value::Int(outcome.state.number()),
+            ]
+            .into(),
+        );
+        if ended.state.has_ended() {
+            self.release(now, *job);
+        }
+        Ok(())
+    }
+
+    /// A job has ended: what waited for it alone goes on.
+    pub(super) fn release(&mut self, now: Timestamp, job: JobId) {
+        let workflow = &self.workflows[&self.of_job[&job]];
+        for dependent in workflow.jobs[&job].by.clone() {
+            self.go_on(now, dependent);
+        }
+    }
+
+    /// A blocked job whose prerequisites have all ended is free, or canceled if one failed.
+    pub(super) fn go_on(&mut self, now: Timestamp, job: JobId) {
+        let workflow = &self.workflows[&self.of_job[&job]];
+        let row = workflow.jobs[&job].row;
+        if row.state != JobState::Blocked || !workflow.is_met(job) {
+            return;
+        }
+        if workflow.is_blamed(job) && row.flags.has(JobFlags::CANCEL_ON_FAILURE) {
+            self.change(job, Event::Cancel, |row| {
+                row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::CASCADED, true);
+            })
+            .expect("a blocked job can be canceled");
+            self.release(now, job);
+        } else {
+            let event = if row.due_at.is_some_and(|due| due > now) { Event::Delay } else { Event::Free };
+            self.change(job, event, |_| {}).expect("a blocked job can be freed");
+        }
+    }
+
+    /// A job that had ended is to be done again: what was freed or canceled since waits for it again.
+    fn rearm(&mut self, job: JobId) {
+        let workflow = &self.workflows[&self.of_job[&job]];
+        for dependent in workflow.jobs[&job].by.clone() {
+            let row = self.job(dependent).expect("an end of an edge").row;
+            let cascaded = row.state == JobState::Canceled && row.flags.has(JobFlags::CASCADED);
+            if cascaded || matches!(row.state, JobState::Ready | JobState::Scheduled) {
+                self.change(dependent, Event::Block, |row| {
+                    row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+                })
+                .expect("a job that has not begun can wait again");
+            }
+            if cascaded {
+                self.rearm(dependent);
+            }
+        }
+    }
+
+    pub(super) fn retry(
+        &mut self,
+        now: Timestamp,
+        job: JobId,
+        run: i64,
+        attempts_max: i64,
+        delay_ms: i64,
+    ) -> Result<JobRow, Rejection> {
+        let row = self.known(job)?;
+        self.check_run(row.workflow, run)?;
+        let event = if delay_ms > 0 { Event::Delay } else { Event::Retry };
+        if row.state.on(Event::Retry).is_none() || row.state.on(event).is_none() {
+            return Err(Rejection::WrongState { job, state: row.state });
+        }
+        if row.attempt >= attempts_max {
+            return Err(Rejection::NoAttemptLeft { job, attempt: row.attempt, attempts_max });
+        }
+        let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
+        self.again(row, event, due_at)
+    }
+
+    fn again(&mut self, before: JobRow, event: Event, due_at: Option<Timestamp>) -> Result<JobRow, Rejection> {
+        let row = self.change(before.id, event, |row| {
+            row.attempt += 1;
+            row.node = None;
+            row.started_at = None;
+            row.due_at = due_at;
+            row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+        })?;
+        if before.state.has_ended() {
+            self.rearm(row.id);
+        }
+        Ok(row)
+    }
+
+    pub(super) fn set_state(
+        &mut self,
+        now: Timestamp,
+        job: JobId,
+        run: i64,
+        state: JobState,
+    ) -> Result<JobRow, Rejection> {
+        let before = self.known(job)?;
+        self.check_run(before.workflow, run)?;
+        if before.state == state {
+            return Ok(before);
+        }
+        let event = match state {
+            JobState::Draft => Event::Reset,
+            JobState::Blocked => Event::Block,
+            JobState::Ready if before.state.is_held() => Event::GiveBack,
+            JobState::Ready if before.state.has_ended() || before.state == JobState::PendingFailed => {
+                return self.again(before, Event::Retry, None);
+            }
+            JobState::Ready => Event::Free,
+            JobState::Claimed => Event::Claim,
+            JobState::Running => Event::Start,
+            JobState::Disabled => Event::Disable,
+            JobState::PendingFailed => Event::Doubt,
+            JobState::Canceled => Event::Cancel,
+            JobState::Terminated => Event::Terminate,
+            JobState::Completed | JobState::Failed | JobState::Scheduled => {
+                return Err(Rejection::WrongState { job, state: before.state });
+            }
+        };
+        let epoch = self.epoch;
+        let row = self.change(job, event, |row| {
+            if event == Event::Claim {
+                row.epoch = epoch;
+            }
+            if event != Event::Claim && event != Event::Start {
+                row.node = None;
+                row.started_at = None;
+            }
+            let blamed = row.state.has_ended();
+            row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::CASCADED, false);
+        })?;
+        match (before.state.has_ended(), row.state.has_ended()) {
+            (false, true) => self.release(now, job),
+            (true, false) => self.rearm(job),
+            (false, false) | (true, true) => {}
+        }
+        Ok(row)
+    }
+
+    pub(super) fn due(&mut self, now: Timestamp, job: JobId) -> Result<(), Wrong> {
+        let row = self.known(job).map_err(|gone| format!("a job came due: {gone:?}"))?;
+        if row.state != JobState::Scheduled || row.due_at.is_none_or(|due| due > now) {
+            return Err(format!("job {job} came due at {now:?}, but it is {row:?}"));
+        }
+        self.change(job, Event::Free, |row| row.due_at = None).map(drop).map_err(|why| format!("{why:?}"))
+    }
+}

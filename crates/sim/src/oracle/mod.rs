@@ -1,0 +1,384 @@
+//! The oracle: the same rules over plain maps, with every job in memory and no windows, reads or
+//! batches. It is told in which order the machine did things, does each itself, and says where the
+//! machine decided otherwise.
+
+mod bulk;
+mod check;
+mod claims;
+mod jobs;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use forebay_domain::batch::WorkflowRow;
+use forebay_domain::catalog::Row;
+use forebay_domain::claim::Needs;
+use forebay_domain::command::{Answer, Command, Rejection};
+use forebay_domain::ids::{Epoch, JobId, LaneId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use forebay_domain::job::{JobFlags, JobRow, Payload, RelationKind};
+use forebay_domain::lane::LabelSet;
+use forebay_domain::limits::Limits;
+use forebay_domain::machine::Trace;
+use forebay_domain::state::{Event, JobState, STATES};
+
+use crate::store::Db;
+use claims::Claiming;
+
+/// What the machine did that it should not have, or did not do.
+pub type Wrong = String;
+
+/// What makes jobs interchangeable: their lane's key.
+type LaneKey = (RequirementId, Option<SchedulerId>, LabelSet);
+
+#[derive(Debug)]
+pub struct Oracle {
+    limits: Limits,
+    epoch: Epoch,
+    workflows: BTreeMap<WorkflowId, Workflow>,
+    of_job: BTreeMap<JobId, WorkflowId>,
+    /// As the machine numbered them.
+    lanes: BTreeMap<LaneId, (WorkflowId, LaneKey)>,
+    claims: BTreeMap<Ticket, Claiming>,
+    /// Jobs of answers that reached nobody, as they were handed out.
+    owed: Vec<JobRow>,
+    /// What the open batch must hold.
+    dirty: BTreeSet<JobId>,
+    dirty_workflows: BTreeSet<WorkflowId>,
+    deleted: BTreeSet<JobId>,
+    deleted_workflows: BTreeSet<WorkflowId>,
+    results: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Workflow {
+    /// Its counters are not kept, but counted.
+    row: WorkflowRow,
+    requirements: BTreeMap<RequirementId, Needs>,
+    jobs: BTreeMap<JobId, Job>,
+    relations: BTreeSet<(JobId, RelationKind, i64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Job {
+    /// Its lane is not kept: see `key`.
+    row: JobRow,
+    key: LaneKey,
+    /// What it depends on.
+    on: BTreeSet<JobId>,
+    /// What depends on it.
+    by: BTreeSet<JobId>,
+    payload: Payload,
+    /// How often it was claimed.
+    grants: u64,
+}
+
+impl Oracle {
+    /// Begins with what is committed, as a start of the machine does.
+    pub fn new(limits: &Limits, db: &Db) -> Oracle {
+        let mut oracle = Oracle {
+            limits: limits.clone(),
+            epoch: db.epoch,
+            workflows: BTreeMap::new(),
+            of_job: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            owed: Vec::new(),
+            dirty: BTreeSet::new(),
+            dirty_workflows: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            deleted_workflows: BTreeSet::new(),
+            results: Vec::new(),
+        };
+        for (&id, row) in &db.workflows {
+            oracle.workflows.insert(id, Workflow::new(*row));
+        }
+        for (&(workflow, requirement), &needs) in &db.requirements {
+            oracle.workflows.get_mut(&workflow).expect("of a workflow").requirements.insert(requirement, needs);
+        }
+        for (&id, lane) in &db.lanes {
+            oracle.lanes.insert(id, (lane.workflow, (lane.requirement, lane.scheduler, lane.labels.clone())));
+        }
+        for (&id, row) in &db.jobs {
+            let job = Job {
+                row: JobRow { lane: LaneId(0), ..*row },
+                key: oracle.lanes[&row.lane].1.clone(),
+                on: BTreeSet::new(),
+                by: BTreeSet::new(),
+                payload: db.details[&id].payload.clone(),
+                grants: 0,
+            };
+            oracle.of_job.insert(id, row.workflow);
+            oracle.workflows.get_mut(&row.workflow).expect("of a workflow").jobs.insert(id, job);
+        }
+        for &(job, on) in &db.edges {
+            let workflow = oracle.of_job[&job];
+            oracle.workflows.get_mut(&workflow).expect("of a job").link(job, on);
+        }
+        for relation in &db.relations {
+            let workflow = oracle.of_job[&relation.0];
+            oracle.workflows.get_mut(&workflow).expect("of a job").relations.insert(*relation);
+        }
+        oracle
+    }
+
+    /// The machine did this. `command` finds what a ticket asked for, `answer` what it was answered in
+    /// the same call.
+    pub fn follow<'a>(
+        &mut self,
+        now: Timestamp,
+        step: &Trace,
+        command: impl Fn(Ticket) -> Option<&'a Command>,
+        answer: impl Fn(Ticket) -> Option<&'a Answer>,
+    ) -> Result<(), Wrong> {
+        match *step {
+            Trace::Done(ticket) => {
+                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                self.done(now, ticket, command, answer(ticket))
+            }
+            Trace::Reported(ticket) => {
+                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                self.begin(now, ticket, command)
+            }
+            Trace::Taken(ticket, job) => {
+                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                self.begin(now, ticket, command)?;
+                self.taken(now, ticket, job)
+            }
+            Trace::Finished(ticket) => {
+                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                self.begin(now, ticket, command)?;
+                self.finished(ticket)
+            }
+            Trace::Due(job) => self.due(now, job),
+            Trace::Back(job) => self.back(job),
+            Trace::Looked(job) => self.looked(job),
+        }
+    }
+
+    /// A command took effect, and was answered if it is not a claim.
+    fn done(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        command: &Command,
+        answer: Option<&Answer>,
+    ) -> Result<(), Wrong> {
+        if let Some(Answer::Rejected(Rejection::Limit { option, .. })) = answer {
+            return self.may_refuse(option, ticket);
+        }
+        let created = match answer {
+            Some(Answer::Created(first)) => Some(*first),
+            _ => None,
+        };
+        let expected = match self.act(now, ticket, command, created) {
+            Ok(expected) => expected,
+            Err(rejection) => Some(Answer::Rejected(rejection)),
+        };
+        // A claim that ends with its beginning is answered after that.
+        let Some(expected) = expected else { return Ok(()) };
+        match answer {
+            Some(answer) if same_answer(answer, &expected) => Ok(()),
+            other => Err(format!("{command:?} ({ticket:?}) was answered {other:?}, not {expected:?}")),
+        }
+    }
+
+    /// Does a command. `None`: its answer is checked where its claim ends.
+    fn act(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        command: &Command,
+        created: Option<i64>,
+    ) -> Result<Option<Answer>, Rejection> {
+        Ok(Some(match command {
+            Command::CreateWorkflow(new) => {
+                let Some(id) = created else { return Ok(Some(Answer::Created(0))) };
+                self.create_workflow(WorkflowId(id), new);
+                Answer::Created(id)
+            }
+            Command::DeleteWorkflow(id) => {
+                self.workflow(*id)?;
+                self.delete_workflow(*id);
+                Answer::Done
+            }
+            Command::CancelWorkflow(id) => {
+                self.workflow(*id)?;
+                self.cancel_workflow(now, *id);
+                Answer::Done
+            }
+            Command::ArchiveWorkflow { workflow, archived } => {
+                self.workflow(*workflow)?.row.archived = *archived;
+                Answer::Done
+            }
+            Command::NewRun { workflow, force } => Answer::Count(self.new_run(*workflow, *force)?),
+            Command::ResetJobs { workflow, failed_only } => Answer::Count(self.reset_jobs(*workflow, *failed_only)?),
+            Command::Initialize { workflow, only_drafts } => {
+                self.initialize(now, *workflow, *only_drafts)?;
+                Answer::Done
+            }
+            Command::CreateJobs { workflow, jobs } => {
+                self.may_create_jobs(*workflow, jobs)?;
+                let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
+                self.create_jobs(*workflow, jobs, first);
+                Answer::Created(first)
+            }
+            Command::UpdateJob { job, change } => {
+                self.update_job(*job, change)?;
+                Answer::Done
+            }
+            Command::DeleteJobs { workflow, job } => Answer::Count(self.delete_jobs(now, *workflow, *job)?),
+            Command::Claim(claim) => {
+                if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
+                    self.workflow(claim.workflow)?;
+                    self.begin_claim(ticket, claim, None);
+                }
+                return Ok(None);
+            }
+            Command::Start { job, run, node } => Answer::Job(self.start(now, *job, *run, *node)?),
+            Command::Report(report) => {
+                if report.claim.is_some() {
+                    if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
+                        self.workflow(report.workflow)?;
+                        self.begin_report(now, ticket, report);
+                    }
+                    return Ok(None);
+                }
+                self.workflow(report.workflow)?;
+                let outcomes = self.complete_all(now, report);
+                let row = self.counted(report.workflow);
+                Answer::Reported { outcomes, claimed: None, is_complete: row.is_complete(), is_canceled: row.canceled }
+            }
+            Command::Retry { job, run, attempts_max, delay_ms } => {
+                Answer::Job(self.retry(now, *job, *run, *attempts_max, *delay_ms)?)
+            }
+            Command::SetState { job, run, state } => Answer::Job(self.set_state(now, *job, *run, *state)?),
+            Command::CreateRequirements { workflow, rows } => {
+                self.workflow(*workflow)?;
+                let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
+                let requirements = &mut self.workflow(*workflow)?.requirements;
+                requirements.extend(rows.iter().zip(first..).map(|((_, needs), id)| (RequirementId(id), *needs)));
+                Answer::Created(first)
+            }
+            Command::UpdateRequirement { workflow, id, needs, .. } => {
+                let requirements = &mut self.workflow(*workflow)?.requirements;
+                *requirements.get_mut(id).ok_or(Rejection::NoSuchRequirement(*id))? = *needs;
+                Answer::Statement(0)
+            }
+            Command::Insert { workflow, .. } => {
+                self.workflow(*workflow)?;
+                Answer::Created(created.unwrap_or(0))
+            }
+            Command::Apply(_) => Answer::Statement(0),
+        }))
+    }
+
+    fn workflow(&mut self, id: WorkflowId) -> Result<&mut Workflow, Rejection> {
+        self.workflows.get_mut(&id).ok_or(Rejection::NoSuchWorkflow(id))
+    }
+
+    fn job(&self, id: JobId) -> Option<&Job> {
+        self.workflows.get(self.of_job.get(&id)?)?.jobs.get(&id)
+    }
+
+    fn known(&self, id: JobId) -> Result<JobRow, Rejection> {
+        self.job(id).map(|job| job.row).ok_or(Rejection::NoSuchJob(id))
+    }
+
+    /// Changes a job by the table of states; `edit` changes what else changes with it.
+    fn change(&mut self, id: JobId, event: Event, edit: impl FnOnce(&mut JobRow)) -> Result<JobRow, Rejection> {
+        let workflow = *self.of_job.get(&id).ok_or(Rejection::NoSuchJob(id))?;
+        let jobs = &mut self.workflows.get_mut(&workflow).expect("of a job").jobs;
+        let job = jobs.get_mut(&id).expect("of a job");
+        job.grants += u64::from(event == Event::Claim);
+        let row = &mut job.row;
+        row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
+        edit(row);
+        let row = *row;
+        self.dirty.insert(id);
+        Ok(row)
+    }
+
+    /// The hot row with its counters.
+    fn counted(&self, id: WorkflowId) -> WorkflowRow {
+        let workflow = &self.workflows[&id];
+        let mut row = workflow.row;
+        row.counts = [0; STATES];
+        for job in workflow.jobs.values() {
+            row.counts[job.row.state as usize] += 1;
+        }
+        row
+    }
+
+    fn check_run(&self, workflow: WorkflowId, given: i64) -> Result<(), Rejection> {
+        let current = self.workflows[&workflow].row.run;
+        if given == current { Ok(()) } else { Err(Rejection::RunMismatch { given, current }) }
+    }
+}
+
+impl Workflow {
+    fn new(row: WorkflowRow) -> Workflow {
+        Workflow { row, requirements: BTreeMap::new(), jobs: BTreeMap::new(), relations: BTreeSet::new() }
+    }
+
+    fn link(&mut self, job: JobId, on: JobId) {
+        self.jobs.get_mut(&job).expect("an end of an edge").on.insert(on);
+        self.jobs.get_mut(&on).expect("an end of an edge").by.insert(job);
+    }
+
+    /// All that it depends on has ended.
+    fn is_met(&self, job: JobId) -> bool {
+        self.jobs[&job].on.iter().all(|on| self.jobs[on].row.state.has_ended())
+    }
+
+    fn is_blamed(&self, job: JobId) -> bool {
+        self.jobs[&job].on.iter().any(|on| {
+            let row = &self.jobs[on].row;
+            row.state.has_ended() && row.flags.has(JobFlags::BLAMED)
+        })
+    }
+
+    /// These and all that hang on them.
+    fn downstream(&self, from: impl Iterator<Item = JobId>) -> BTreeSet<JobId> {
+        let mut reached: BTreeSet<JobId> = BTreeSet::new();
+        let mut next: Vec<JobId> = from.collect();
+        while let Some(job) = next.pop() {
+            if reached.insert(job) {
+                next.extend(&self.jobs[&job].by);
+            }
+        }
+        reached
+    }
+}
+
+/// Answers are alike but for the numbers of lanes, results and statements, which are the machine's.
+fn same_answer(answer: &Answer, expected: &Answer) -> bool {
+    match (answer, expected) {
+        (Answer::Job(answer), Answer::Job(expected)) => same_row(answer, expected),
+        (Answer::Statement(_), Answer::Statement(_)) => true,
+        // Which circle is named, if there are several, is the machine's choice.
+        (Answer::Rejected(Rejection::Cycle(_)), Answer::Rejected(Rejection::Cycle(_))) => true,
+        _ => answer == expected,
+    }
+}
+
+/// The epoch counts only while somebody holds the job.
+fn same_row(row: &JobRow, expected: &JobRow) -> bool {
+    let comparable = |row: &JobRow| JobRow {
+        lane: LaneId(0),
+        epoch: if row.state.is_held() { row.epoch } else { Epoch(0) },
+        result: None,
+        ..*row
+    };
+    comparable(row) == comparable(expected) && row.result.is_some() == expected.result.is_some()
+}
+
+/// How a job is after an event of a change in bulk: nobody holds it, and it has no outcome.
+fn wiped(row: &JobRow, state: JobState) -> JobRow {
+    JobRow {
+        state,
+        node: None,
+        started_at: None,
+        result: None,
+        flags: row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false),
+        ..*row
+    }
+}

@@ -1,0 +1,147 @@
+//! What one history is like, drawn from its seed.
+
+use forebay_domain::limits::Limits;
+
+use crate::random::Random;
+
+/// A rule that is broken on purpose, to see that it is noticed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sabotage {
+    /// Answers leave the process before their batch is committed.
+    AnswerBeforeCommit,
+    /// Whoever reports an outcome is taken to hold the job: the attempt is not checked.
+    NoFence,
+    /// One edge is missing whenever a graph is read.
+    LostEdge,
+    /// A page is taken for the truth, whatever has changed since its snapshot.
+    NoRecent,
+}
+
+/// How histories are made; each is drawn from these and its seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Commands of a history, at least.
+    pub commands: usize,
+    /// Whether the server crashes: at least once then.
+    pub crashes: bool,
+    /// Whether the oracle follows. The auditor always listens.
+    pub oracle: bool,
+    pub sabotage: Option<Sabotage>,
+    /// Keep what happened as text, and a digest of all answers and batches.
+    pub log: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { commands: 200, crashes: true, oracle: true, sabotage: None, log: false }
+    }
+}
+
+/// What one history is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub limits: Limits,
+    pub workflows: usize,
+    /// Commands left when the server crashes.
+    pub crashes: Vec<usize>,
+    /// Jobs get new attempts.
+    pub retries: bool,
+    /// States are set by hand, jobs are reset, deleted and initialized again.
+    pub by_hand: bool,
+    /// Jobs depend on others.
+    pub edges: bool,
+    /// Jobs are tied to files, out of order at times.
+    pub files: bool,
+    pub wild_files: bool,
+    pub labels: bool,
+    pub schedulers: bool,
+    pub delays: bool,
+    /// Of 100 jobs, so many fail.
+    pub failures: usize,
+    /// The relative pace of what happens beside commands.
+    pub pace: Pace,
+    pub jobs_per_batch: usize,
+}
+
+/// How likely each thing is to be the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub call: usize,
+    pub deliver: usize,
+    pub take: usize,
+    pub write: usize,
+    pub snapshot: usize,
+    pub page: usize,
+    pub answer: usize,
+    pub tick: usize,
+    pub leave: usize,
+    /// Of 100 commits, so many meet a busy store.
+    pub busy: usize,
+    /// Of 100 answers, so many are lost on the way.
+    pub lost: usize,
+}
+
+impl Plan {
+    pub fn draw(random: &mut Random, options: &Options) -> Plan {
+        let small = |random: &mut Random, low: i64, high: i64| random.between(low, high) as usize;
+        let window_max = small(random, 1, 8);
+        let tight = random.chance(1, 4);
+        let limits = Limits {
+            window_max,
+            window_low: small(random, 1, window_max as i64),
+            page_max: small(random, 1, 8) as u32,
+            payload_inline_max: small(random, 0, 12) as u32,
+            recent_max: if random.chance(1, 2) { small(random, 4, 20) } else { 1000 },
+            held_max: small(random, 0, 8),
+            lanes_max: if tight { small(random, 4, 10) } else { 1000 },
+            workflows_max: small(random, 1, 4),
+            waiting_max: if tight { small(random, 1, 3) } else { 1000 },
+            parked_max: if tight { small(random, 2, 6) } else { 1000 },
+            timers_max: if tight { small(random, 1, 4) } else { 1000 },
+            graph_bytes_max: if random.chance(1, 3) { small(random, 300, 3000) } else { 1 << 20 },
+            claim_max: if random.chance(1, 4) { 2 } else { 1000 },
+            id_block: random.between(1, 20),
+        };
+        let mut crashes: Vec<usize> = Vec::new();
+        if options.crashes {
+            crashes.extend((0..random.between(1, 3)).map(|_| random.below(options.commands)));
+            crashes.sort_unstable();
+        }
+        let mode = random.below(4);
+        Plan {
+            limits,
+            workflows: small(random, 1, 3),
+            crashes,
+            retries: mode > 0,
+            by_hand: mode > 1,
+            edges: random.chance(3, 4),
+            files: random.chance(1, 2),
+            wild_files: mode > 1 && random.chance(1, 2),
+            labels: random.chance(1, 2),
+            schedulers: random.chance(1, 2),
+            delays: random.chance(1, 3),
+            failures: small(random, 0, 30),
+            pace: Pace::draw(random),
+            jobs_per_batch: small(random, 1, 16),
+        }
+    }
+}
+
+impl Pace {
+    fn draw(random: &mut Random) -> Pace {
+        let mut one_of = |among: &[usize]| among[random.below(among.len())];
+        Pace {
+            call: one_of(&[10, 30]),
+            deliver: one_of(&[20, 40]),
+            take: one_of(&[3, 10, 30]),
+            write: one_of(&[3, 10, 40]),
+            snapshot: one_of(&[3, 10, 40]),
+            page: one_of(&[3, 10, 40]),
+            answer: one_of(&[10, 40]),
+            tick: one_of(&[2, 10]),
+            leave: one_of(&[0, 1]),
+            busy: one_of(&[0, 10, 30]),
+            lost: one_of(&[0, 3]),
+        }
+    }
+}
