@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::fmt;
 
+use crate::workflow::Notice;
+
 /// The most diagnostics of one file that are kept; the rest are counted.
 const DIAGNOSTICS_MAX: usize = 20;
 
@@ -132,6 +134,7 @@ pub(crate) struct Report<'s> {
 struct Found {
     diagnostics: Vec<Diagnostic>,
     unlisted: usize,
+    notices: Vec<Notice>,
 }
 
 impl<'s> Report<'s> {
@@ -175,6 +178,18 @@ impl<'s> Report<'s> {
         });
     }
 
+    /// Records something that is no mistake, but that the file's author should know.
+    pub(crate) fn notice(&self, position: Position, message: impl Into<String>) {
+        self.found.borrow_mut().notices.push(Notice { position, message: message.into() });
+    }
+
+    /// The notices so far, in the order of the file.
+    pub(crate) fn take_notices(&self) -> Vec<Notice> {
+        let mut notices = std::mem::take(&mut self.found.borrow_mut().notices);
+        notices.sort_by_key(|notice| notice.position);
+        notices
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         !self.found.borrow().diagnostics.is_empty()
     }
@@ -184,7 +199,7 @@ impl<'s> Report<'s> {
         if !self.has_errors() {
             return Ok(());
         }
-        let Found { mut diagnostics, unlisted } = self.found.take();
+        let Found { mut diagnostics, unlisted, .. } = self.found.take();
         diagnostics.sort_by_key(|diagnostic| diagnostic.position);
         Err(SpecError { file: self.file.to_owned(), diagnostics, unlisted })
     }

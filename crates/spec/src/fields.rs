@@ -154,6 +154,13 @@ impl<'n, 'r> Fields<'n, 'r> {
         }
     }
 
+    /// Tells of the fields that nothing took, where torc passes over them.
+    pub(crate) fn finish_leniently(self) {
+        for (key, _) in self.entries.iter().filter(|(key, _)| !self.known.contains(&key.value.as_str())) {
+            self.report.notice(key.at, format!("`{}` in {} has no effect: it is not known", key.value, self.place));
+        }
+    }
+
     pub(crate) fn as_text(&self, node: &Node, name: &str) -> Option<Text> {
         match &node.value {
             Value::Text(text) => Some(Text { value: text.clone(), at: node.at }),

@@ -1,7 +1,9 @@
 //! KDL into the document that the same workflow has in YAML.
 //!
 //! In KDL a job is a node of its own, and a list is a node with several arguments or several
-//! nodes of one name. The tables below say which node becomes which field and in what shape.
+//! nodes of one name. The tables below say which node becomes which field and in what shape. They
+//! know more than torc's own reader, which passes over what it does not know, even where torc's
+//! examples use it: `depends_on_job`, `input_files`, `output_files`, `priority`.
 
 use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 
@@ -15,6 +17,9 @@ struct Schema {
     place: &'static str,
     /// Whether the first argument is the `name`.
     named: bool,
+    /// Whether unknown nodes are passed over with a notice, as torc does for these places in
+    /// every format.
+    lenient: bool,
     /// Node name, field name, shape.
     nodes: &'static [(&'static str, &'static str, Shape)],
 }
@@ -40,6 +45,7 @@ use Shape::{Block, Item, Json, Map, Value as One, Values};
 const WORKFLOW: Schema = Schema {
     place: "a workflow",
     named: false,
+    lenient: false,
     nodes: &[
         ("name", "name", One),
         ("user", "user", One),
@@ -74,6 +80,7 @@ const WORKFLOW: Schema = Schema {
 const JOB: Schema = Schema {
     place: "a job",
     named: true,
+    lenient: false,
     nodes: &[
         ("command", "command", One),
         ("invocation_script", "invocation_script", One),
@@ -83,6 +90,7 @@ const JOB: Schema = Schema {
         ("resource_requirements", "resource_requirements", One),
         ("failure_handler", "failure_handler", One),
         ("depends_on", "depends_on", Values),
+        ("depends_on_job", "depends_on", Values),
         ("depends_on_regexes", "depends_on_regexes", Values),
         ("input_file", "input_files", Values),
         ("input_files", "input_files", Values),
@@ -109,6 +117,7 @@ const JOB: Schema = Schema {
 const FILE: Schema = Schema {
     place: "a file",
     named: true,
+    lenient: false,
     nodes: &[
         ("path", "path", One),
         ("identifier", "identifier", One),
@@ -124,6 +133,7 @@ const FILE: Schema = Schema {
 const USER_DATA: Schema = Schema {
     place: "user data",
     named: true,
+    lenient: false,
     nodes: &[
         ("is_ephemeral", "is_ephemeral", One),
         ("data", "data", Json),
@@ -138,6 +148,7 @@ const USER_DATA: Schema = Schema {
 const RESOURCE_REQUIREMENTS: Schema = Schema {
     place: "resource requirements",
     named: true,
+    lenient: false,
     nodes: &[
         ("num_cpus", "num_cpus", One),
         ("num_gpus", "num_gpus", One),
@@ -148,11 +159,12 @@ const RESOURCE_REQUIREMENTS: Schema = Schema {
 };
 
 const FAILURE_HANDLER: Schema =
-    Schema { place: "a failure handler", named: true, nodes: &[("rule", "rules", Item(&RULE))] };
+    Schema { place: "a failure handler", named: true, lenient: false, nodes: &[("rule", "rules", Item(&RULE))] };
 
 const RULE: Schema = Schema {
     place: "a rule",
     named: false,
+    lenient: false,
     nodes: &[
         ("exit_codes", "exit_codes", Values),
         ("match_all_exit_codes", "match_all_exit_codes", One),
@@ -164,6 +176,7 @@ const RULE: Schema = Schema {
 const SLURM_SCHEDULER: Schema = Schema {
     place: "a Slurm scheduler",
     named: true,
+    lenient: false,
     nodes: &[
         ("account", "account", One),
         ("gres", "gres", One),
@@ -182,6 +195,7 @@ const SLURM_SCHEDULER: Schema = Schema {
 const ACTION: Schema = Schema {
     place: "an action",
     named: false,
+    lenient: false,
     nodes: &[
         ("trigger_type", "trigger_type", One),
         ("action_type", "action_type", One),
@@ -200,11 +214,12 @@ const ACTION: Schema = Schema {
 };
 
 const DYNAMIC_JOBS: Schema =
-    Schema { place: "dynamic_jobs", named: false, nodes: &[("max_iterations", "max_iterations", One)] };
+    Schema { place: "dynamic_jobs", named: false, lenient: false, nodes: &[("max_iterations", "max_iterations", One)] };
 
 const RESOURCE_MONITOR: Schema = Schema {
     place: "resource_monitor",
     named: false,
+    lenient: true,
     nodes: &[
         ("enabled", "enabled", One),
         ("granularity", "granularity", One),
@@ -219,6 +234,7 @@ const RESOURCE_MONITOR: Schema = Schema {
 const MONITOR_SCOPE: Schema = Schema {
     place: "a scope of resource_monitor",
     named: false,
+    lenient: true,
     nodes: &[
         ("enabled", "enabled", One),
         ("granularity", "granularity", One),
@@ -230,6 +246,7 @@ const MONITOR_SCOPE: Schema = Schema {
 const EXECUTION_CONFIG: Schema = Schema {
     place: "execution_config",
     named: false,
+    lenient: false,
     nodes: &[
         ("mode", "mode", One),
         ("limit_resources", "limit_resources", One),
@@ -249,6 +266,7 @@ const EXECUTION_CONFIG: Schema = Schema {
 const STDIO: Schema = Schema {
     place: "stdio",
     named: false,
+    lenient: false,
     nodes: &[("mode", "mode", One), ("delete_on_success", "delete_on_success", One)],
 };
 
@@ -411,6 +429,10 @@ impl Reader<'_, '_> {
     }
 
     fn unknown(&self, name: &str, at: Position, schema: &Schema) {
+        if schema.lenient {
+            self.report.notice(at, format!("`{name}` in {} has no effect: it is not known", schema.place));
+            return;
+        }
         let message = format!("unknown node `{name}` in {}", schema.place);
         let known = schema.nodes.iter().map(|(known, ..)| *known);
         self.report.error_with(Kind::UnknownField, at, message, || did_you_mean(name, known));

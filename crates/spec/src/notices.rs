@@ -2,12 +2,11 @@
 
 use forebay_wire::{ExecutionMode, MonitorGranularity};
 
-use crate::diagnostic::Position;
+use crate::diagnostic::{Position, Report};
 use crate::spec::{JobSpec, Spec};
-use crate::workflow::Notice;
 
-/// The notices of a file, in its order.
-pub(crate) fn notices(spec: &Spec, jobs: &[JobSpec]) -> Vec<Notice> {
+/// Records the notices of a file.
+pub(crate) fn record(spec: &Spec, jobs: &[JobSpec], report: &Report<'_>) {
     let places = &spec.places;
     let settings = &spec.settings;
     let monitor = settings.resource_monitor.as_ref();
@@ -46,12 +45,9 @@ pub(crate) fn notices(spec: &Spec, jobs: &[JobSpec]) -> Vec<Notice> {
         (places.expiration_buffer, "`compute_node_expiration_buffer_seconds` has no effect: it is deprecated"),
         (labelled(jobs), "jobs with `labels` are run only by workers that were started with these labels"),
     ];
-    let mut notices: Vec<Notice> = candidates
-        .into_iter()
-        .filter_map(|(position, message)| Some(Notice { position: position?, message: message.to_owned() }))
-        .collect();
-    notices.sort_by_key(|notice| notice.position);
-    notices
+    for (position, message) in candidates {
+        position.into_iter().for_each(|position| report.notice(position, message));
+    }
 }
 
 fn labelled(jobs: &[JobSpec]) -> Option<Position> {

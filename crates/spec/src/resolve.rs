@@ -7,7 +7,7 @@ use crate::expand::{Expanded, check_names};
 use crate::graph::{self, Edges};
 use crate::names::Names;
 use crate::node::Text;
-use crate::notices::notices;
+use crate::notices;
 use crate::spec::{ActionSpec, FileSpec, JobSpec, Spec, UserDataSpec, Wanted};
 use crate::workflow::{Action, File, Job, Settings, UserData, Workflow};
 
@@ -16,7 +16,7 @@ const DEPENDENCIES_MAX: usize = 50_000_000;
 
 /// Puts the workflow together. Mistakes are reported; then what comes back is not whole.
 pub(crate) fn resolve(spec: Spec, expanded: Expanded, report: &Report<'_>) -> Workflow {
-    let notices = notices(&spec, &expanded.jobs);
+    notices::record(&spec, &expanded.jobs, report);
     let Expanded { env, jobs: drafts, files, user_data } = expanded;
     let Spec { mut settings, resource_requirements, failure_handlers, slurm_schedulers, actions, .. } = spec;
     check_names("resource requirements", resource_requirements.iter().map(|(name, _)| name), report);
@@ -80,7 +80,7 @@ pub(crate) fn resolve(spec: Spec, expanded: Expanded, report: &Report<'_>) -> Wo
         jobs,
         level_ends,
         actions,
-        notices,
+        notices: report.take_notices(),
     }
 }
 

@@ -67,7 +67,7 @@ fn resource_monitor(node: &Node, report: &Report<'_>) -> Option<ResourceMonitorC
         jobs: fields.take("jobs").and_then(|node| job_monitor(node, report)),
         compute_node: fields.take("compute_node").and_then(|node| compute_node_monitor(node, report)),
     };
-    fields.finish();
+    fields.finish_leniently();
     Some(config)
 }
 
@@ -75,7 +75,7 @@ fn job_monitor(node: &Node, report: &Report<'_>) -> Option<JobMonitorConfig> {
     let mut fields = Fields::of(node, "jobs of resource_monitor", report)?;
     let config =
         JobMonitorConfig { enabled: fields.bool("enabled").unwrap_or_default(), granularity: granularity(&mut fields) };
-    fields.finish();
+    fields.finish_leniently();
     Some(config)
 }
 
@@ -87,7 +87,7 @@ fn compute_node_monitor(node: &Node, report: &Report<'_>) -> Option<ComputeNodeM
         cpu: fields.bool("cpu").unwrap_or(true),
         memory: fields.bool("memory").unwrap_or(true),
     };
-    fields.finish();
+    fields.finish_leniently();
     Some(config)
 }
 
