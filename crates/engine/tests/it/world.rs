@@ -129,6 +129,11 @@ impl World {
         *self.gate.lock().expect("no test panics with it") = self.closed_gate.take();
     }
 
+    /// From now on commits are not asked about.
+    pub fn open_gate(&mut self) {
+        self.closed_gate = self.gate.lock().expect("no test panics with it").take();
+    }
+
     /// Waits for a try and lets it go on so.
     pub fn let_go(&self, verdict: Verdict) -> Batch {
         let batch = self.tried.recv().expect("the store is alive");
