@@ -17,7 +17,7 @@ use crate::inbox::{Event, Inbox, Message, Reply, Taken, Wait};
 use crate::options::{Durability, Options};
 use crate::outbox::Outbox;
 use crate::readers::{Readers, Reading};
-use crate::sink::StoreSink;
+use crate::sink::{StoreSink, failure};
 use crate::{Clock, Ended, Error};
 
 /// What an actor is made of.
@@ -72,12 +72,12 @@ const DOZE: Duration = Duration::from_millis(1);
 const DOZE_MESSAGES: usize = 64;
 
 impl<S: Store + Send + 'static> Actor<S> {
-    pub fn new(parts: Parts<S>, options: &Options) -> Actor<S> {
+    pub fn new(parts: Parts<S>, options: Options) -> Actor<S> {
+        let cadence = Cadence::new(options.cadence());
         let syncing = match options.durability {
             Durability::Power => None,
-            Durability::Process { sync_interval } => {
-                let store = parts.store.clone();
-                Some(Syncing { interval: sync_interval, sync: Box::new(move || store.sync()) })
+            Durability::Process { sync_interval, mut sync } => {
+                Some(Syncing { interval: sync_interval, sync: Box::new(move || sync().map_err(failure)) })
             }
         };
         let inbox = Arc::clone(&parts.inbox);
@@ -85,7 +85,7 @@ impl<S: Store + Send + 'static> Actor<S> {
         let writer = Writer::start(parts.store.clone(), syncing, options.backoff, report);
         Actor {
             writer,
-            cadence: Cadence::new(options.cadence()),
+            cadence,
             outbox: Outbox::new(parts.committed),
             batch_max: options.batch_max,
             backlog_max: options.backlog_max,

@@ -75,7 +75,7 @@ impl Engine {
             .spawn(move || {
                 let inbox = Arc::clone(&parts.inbox);
                 let readers = [parts.pages.clone(), parts.graphs.clone(), parts.doors.clone()];
-                let caught = panic::catch_unwind(AssertUnwindSafe(|| Actor::new(parts, &options).run()));
+                let caught = panic::catch_unwind(AssertUnwindSafe(|| Actor::new(parts, options).run()));
                 let how = caught.unwrap_or_else(|_| {
                     let cause = Cause::from("the engine panicked");
                     Ended::Broken { cause: Arc::from(cause), changes: 0 }

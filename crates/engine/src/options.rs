@@ -1,22 +1,28 @@
 //! How an engine is to run. Plain values; flags and files are read elsewhere.
 
+use std::fmt;
 use std::time::Duration;
 
 use forebay_domain::limits::Limits;
+use forebay_domain::port::StoreError;
 use forebay_flusher::{Backoff, CadenceOptions};
 
 /// When an answer may leave, and what it then survives. The store must be opened to match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// After a commit with fsync: survives power loss.
     Power,
     /// After a commit without fsync: survives a killed process. Power loss takes at most the last
     /// `sync_interval` and the time of a sync.
-    Process { sync_interval: Duration },
+    Process {
+        sync_interval: Duration,
+        /// Makes durable against power loss what was committed before. It is called on a thread of
+        /// its own, beside commits.
+        sync: Box<dyn FnMut() -> Result<(), StoreError> + Send>,
+    },
 }
 
 /// How an engine is to run.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Options {
     pub durability: Durability,
     /// The least time from the start of one commit to the start of the next.
@@ -59,9 +65,9 @@ impl Options {
 
     /// At most one commit a millisecond, synced each 100 ms.
     #[must_use]
-    pub fn process() -> Options {
+    pub fn process(sync: impl FnMut() -> Result<(), StoreError> + Send + 'static) -> Options {
         Options {
-            durability: Durability::Process { sync_interval: Duration::from_millis(100) },
+            durability: Durability::Process { sync_interval: Duration::from_millis(100), sync: Box::new(sync) },
             flush_interval: CadenceOptions::process().flush_interval,
             ..Options::power()
         }
@@ -72,6 +78,17 @@ impl Options {
             flush_interval: self.flush_interval,
             answer_interval: self.flush_interval,
             batch_max: self.batch_max,
+        }
+    }
+}
+
+impl fmt::Debug for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Power => f.write_str("Power"),
+            Durability::Process { sync_interval, .. } => {
+                f.debug_struct("Process").field("sync_interval", sync_interval).finish_non_exhaustive()
+            }
         }
     }
 }

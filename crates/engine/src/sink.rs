@@ -6,16 +6,12 @@ use forebay_domain::batch::{Batch, Outcomes};
 use forebay_domain::port::{Store, StoreError};
 use forebay_flusher::{Failure, Sink};
 
-/// A store that the writer thread commits to, the sync thread syncs, and the engine closes.
+/// A store that the writer thread commits to, and that the engine closes once that has ended.
 pub(crate) struct StoreSink<S>(Arc<Mutex<S>>);
 
 impl<S: Store> StoreSink<S> {
     pub fn new(store: S) -> StoreSink<S> {
         StoreSink(Arc::new(Mutex::new(store)))
-    }
-
-    pub fn sync(&self) -> Result<(), Failure> {
-        self.lock().sync().map_err(failure)
     }
 
     pub fn close(&self) -> Result<(), StoreError> {
@@ -43,7 +39,7 @@ impl<S: Store + Send + 'static> Sink for StoreSink<S> {
     }
 }
 
-fn failure(error: StoreError) -> Failure {
+pub(crate) fn failure(error: StoreError) -> Failure {
     match error {
         StoreError::Busy(cause) => Failure::Busy(cause),
         StoreError::Broken(cause) => Failure::Broken(cause),

@@ -1,13 +1,13 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use forebay_domain::catalog::{Statement, StatementOutcome, Table};
 use forebay_domain::command::{Answer, Command, Rejection};
 use forebay_domain::ids::{JobId, Timestamp, WorkflowId};
-use forebay_domain::port::Reader;
+use forebay_domain::port::{Reader, StoreError};
 use forebay_domain::state::JobState;
-use forebay_engine::{Error, Options, SystemClock};
+use forebay_engine::{Ended, Error, Options, SystemClock};
 use forebay_sim::CommitFault;
 
 use crate::world::{
@@ -269,10 +269,15 @@ fn a_trickle_is_flushed_while_messages_keep_coming() {
 
 #[test]
 fn in_process_mode_what_was_committed_is_synced() {
-    let world = World::new(Options::process());
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&syncs);
+    let world = World::new(Options::process(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }));
     world.workflow(3);
     block_on(world.engine.stop(std::time::Duration::from_secs(60)));
-    assert!(world.done.syncs.load(Ordering::SeqCst) >= 1);
+    assert!(syncs.load(Ordering::SeqCst) >= 1);
 }
 
 #[test]
@@ -315,4 +320,12 @@ fn the_next_start_goes_on_where_the_last_ended() {
     let rest = claimed(next.do_now(claim(workflow, 2)));
     assert_eq!(rest.len(), 1);
     assert_ne!(rest[0].id, held[0].id);
+}
+
+#[test]
+fn a_failed_sync_stops_the_engine() {
+    let world = World::new(Options::process(|| Err(StoreError::Broken("the disk is gone".into()))));
+    drop(world.engine.call_blocking(create_workflow()));
+    let ended = block_on(world.engine.stopped());
+    assert!(matches!(ended, Ended::Broken { cause, .. } if cause.to_string() == "the disk is gone"));
 }

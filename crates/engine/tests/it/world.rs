@@ -38,7 +38,6 @@ struct GatedStore {
 /// What else the engine had the store do.
 #[derive(Debug, Default)]
 pub struct Done {
-    pub syncs: AtomicUsize,
     pub closes: AtomicUsize,
 }
 
@@ -70,7 +69,6 @@ impl Store for GatedStore {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.done.syncs.fetch_add(1, Ordering::SeqCst);
         self.inner.sync()
     }
 
