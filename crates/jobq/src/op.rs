@@ -1,0 +1,514 @@
+//! What callers ask of the file, each in a transaction that it may share with others.
+
+use std::sync::Arc;
+
+use forebay_flusher::Failure;
+use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension, Row, Statement, params};
+
+use crate::conn::Conn;
+use crate::error::{Severity, severity};
+use crate::job::DEAD;
+use crate::query::Compiled;
+use crate::table::{Events, Table};
+use crate::{CreateOptions, Error, Job, Json, Leased};
+
+/// One call.
+pub(crate) struct Op {
+    pub(crate) queue: Arc<str>,
+    pub(crate) ask: Ask,
+}
+
+pub(crate) enum Ask {
+    Create { payload: Json, state: Json, options: CreateOptions },
+    Get { id: i64 },
+    Query { query: Arc<Compiled>, limit: Option<u64> },
+    Poll { query: Arc<Compiled>, state: Json, limit: u32, lease_ms: Option<i64> },
+    Cas { id: i64, old: Json, new: Json },
+    Append { id: i64, event: Json, wants_job: bool },
+    Delete { id: i64 },
+    Renew { id: i64, attempt: i64, lease_ms: i64 },
+    Finish { id: i64, attempt: i64, state: Json },
+    CreateQueue { events: Events },
+    DropQueue,
+    Queues,
+}
+
+/// What an operation gives.
+pub(crate) enum Given {
+    Job(Job),
+    Jobs(Vec<Job>),
+    Polled(Polled),
+    /// What was asked for was not there.
+    Nothing,
+    Done,
+    Names(Vec<String>),
+}
+
+/// The jobs of a poll, and when the next delay or lease ends.
+pub(crate) struct Polled {
+    pub(crate) jobs: Vec<Leased>,
+    pub(crate) next_due_ms: Option<i64>,
+}
+
+pub(crate) type Answer = Result<Given, Error>;
+
+/// A failure inside an operation.
+enum Fault {
+    Caller(Error),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Fault::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Caller(error)
+    }
+}
+
+/// How a failed statement ends: alone, or with its whole transaction.
+pub(crate) fn sort(error: rusqlite::Error) -> Result<Answer, Failure> {
+    match severity(&error) {
+        Severity::Busy => Err(Failure::Busy(error.into())),
+        Severity::Broken => Err(Failure::Broken(error.into())),
+        Severity::Alone => Ok(Err(Error::from(error))),
+    }
+}
+
+impl Op {
+    /// The operation changes nothing that is stored.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self.ask {
+            Ask::Get { .. } | Ask::Query { .. } | Ask::Queues => true,
+            Ask::Create { .. }
+            | Ask::Poll { .. }
+            | Ask::Cas { .. }
+            | Ask::Append { .. }
+            | Ask::Delete { .. }
+            | Ask::Renew { .. }
+            | Ask::Finish { .. }
+            | Ask::CreateQueue { .. }
+            | Ask::DropQueue => false,
+        }
+    }
+
+    /// The operation is one statement, which is all or nothing without a transaction around it.
+    pub(crate) fn is_one_statement(&self, conn: &mut Conn) -> bool {
+        let Ok(Some(table)) = conn.table(&self.queue) else {
+            return false;
+        };
+        match &self.ask {
+            Ask::Get { .. } | Ask::Query { .. } => true,
+            Ask::Create { options, .. } => options.is_plain() && table.events == Events::Column,
+            Ask::Cas { .. } | Ask::Append { .. } => table.events == Events::Column,
+            Ask::Renew { .. } => table.has_extras,
+            Ask::Poll { .. }
+            | Ask::Delete { .. }
+            | Ask::Finish { .. }
+            | Ask::CreateQueue { .. }
+            | Ask::DropQueue
+            | Ask::Queues => false,
+        }
+    }
+
+    /// The operation writes with one statement at most, whatever it reads before.
+    pub(crate) fn is_one_write(&self, conn: &mut Conn) -> bool {
+        match &self.ask {
+            Ask::Poll { limit: 1, lease_ms: None, .. } => {
+                let table = conn.table(&self.queue);
+                matches!(table, Ok(Some(t)) if !t.has_extras && t.events == Events::Column)
+            }
+            _ => self.is_one_statement(conn),
+        }
+    }
+
+    /// Carries the operation out at `now_ms`, milliseconds since 1970.
+    pub(crate) fn apply(&self, conn: &mut Conn, now_ms: i64) -> Result<Answer, Failure> {
+        match self.try_apply(conn, now_ms) {
+            Ok(given) => Ok(Ok(given)),
+            Err(Fault::Caller(error)) => Ok(Err(error)),
+            Err(Fault::Sql(error)) => sort(error),
+        }
+    }
+
+    fn try_apply(&self, conn: &mut Conn, now_ms: i64) -> Result<Given, Fault> {
+        match &self.ask {
+            Ask::CreateQueue { events } => {
+                conn.create_queue(&self.queue, *events)?;
+                return Ok(Given::Done);
+            }
+            Ask::DropQueue => {
+                let was_there = conn.table(&self.queue)?.is_some();
+                conn.drop_queue(&self.queue)?;
+                return Ok(if was_there { Given::Done } else { Given::Nothing });
+            }
+            Ask::Queues => return Ok(Given::Names(conn.queues()?)),
+            _ => {}
+        }
+        let Some(mut table) = conn.table(&self.queue)? else {
+            return Err(Error::NoQueue(self.queue.to_string()).into());
+        };
+        if self.needs_extras() && !table.has_extras {
+            conn.add_extras(&table)?;
+            table = conn.table(&self.queue)?.expect("the table was there a moment ago");
+        }
+        let call = Call { conn, queue: &self.queue, table: &table, now_ms };
+        match &self.ask {
+            Ask::Create { payload, state, options } => call.create(payload, state, options),
+            Ask::Get { id } => call.get(*id).map(Given::Job),
+            Ask::Query { query, limit } => call.query(query, *limit),
+            Ask::Poll { query, state, limit, lease_ms } => call.poll(query, state, *limit, *lease_ms),
+            Ask::Cas { id, old, new } => call.cas(*id, old, new),
+            Ask::Append { id, event, wants_job } => call.append(*id, event, *wants_job),
+            Ask::Delete { id } => call.delete(*id),
+            Ask::Renew { id, attempt, lease_ms } => call.renew(*id, *attempt, *lease_ms),
+            Ask::Finish { id, attempt, state } => call.finish(*id, *attempt, state),
+            Ask::CreateQueue { .. } | Ask::DropQueue | Ask::Queues => {
+                unreachable!("answered above")
+            }
+        }
+    }
+
+    fn needs_extras(&self) -> bool {
+        match &self.ask {
+            Ask::Create { options, .. } => !options.is_plain(),
+            Ask::Poll { lease_ms, .. } => lease_ms.is_some(),
+            Ask::Renew { .. } | Ask::Finish { .. } => true,
+            Ask::Get { .. }
+            | Ask::Query { .. }
+            | Ask::Cas { .. }
+            | Ask::Append { .. }
+            | Ask::Delete { .. }
+            | Ask::CreateQueue { .. }
+            | Ask::DropQueue
+            | Ask::Queues => false,
+        }
+    }
+}
+
+/// An operation on its queue's table.
+struct Call<'a> {
+    conn: &'a mut Conn,
+    queue: &'a Arc<str>,
+    table: &'a Table,
+    now_ms: i64,
+}
+
+impl Call<'_> {
+    /// Seconds since 1970, as jobs and events have them.
+    fn now(&self) -> i64 {
+        self.now_ms.div_euclid(1_000)
+    }
+
+    fn create(self, payload: &Json, state: &Json, options: &CreateOptions) -> Result<Given, Fault> {
+        let modified = self.now();
+        let event = format!(r#"["job_created",{{"timestamp":"{modified}"}}]"#);
+        let events = format!("[{event}]");
+        let logged = match self.table.events {
+            Events::Column => Some(&events),
+            Events::Table => None,
+        };
+        let mut insert = self.conn.prepare(&self.table.insert)?;
+        match logged {
+            Some(events) => insert.execute(params![payload.as_str(), state.as_str(), events, modified])?,
+            None => {
+                insert.raw_bind_parameter(1, payload.as_str())?;
+                insert.raw_bind_parameter(2, state.as_str())?;
+                insert.raw_bind_parameter(4, modified)?;
+                insert.raw_execute()?
+            }
+        };
+        let id = self.conn.db().last_insert_rowid();
+        drop(insert);
+        if logged.is_none() {
+            self.log(id, &event)?;
+        }
+        if !options.is_plain() {
+            let due = (options.delay_ms > 0).then(|| self.now_ms + options.delay_ms);
+            let sql = format!(
+                "UPDATE {} SET priority = ?1, hidden = ?2, due = ?3, retries = ?4 WHERE id = ?5",
+                self.table.table
+            );
+            let hidden = i64::from(due.is_some());
+            self.conn.prepare(&sql)?.execute(params![options.priority, hidden, due, options.retries, id])?;
+        }
+        Ok(Given::Job(Job {
+            id,
+            payload: payload.clone(),
+            events: Json::from_trusted(events),
+            state: state.clone(),
+            modified,
+        }))
+    }
+
+    fn get(&self, id: i64) -> Result<Job, Fault> {
+        let mut statement = self.conn.prepare(&self.table.get)?;
+        let job = statement.query_row([id], job_of).optional()?;
+        job.ok_or_else(|| Error::NoJob(id).into())
+    }
+
+    fn query(&self, query: &Compiled, limit: Option<u64>) -> Result<Given, Fault> {
+        self.check(query)?;
+        let mut statement = self.conn.prepare_query(&self.table.query(&query.sql, limit))?;
+        let jobs = statement.query_map(rusqlite::params_from_iter(&query.values), job_of)?;
+        Ok(Given::Jobs(jobs.collect::<Result<_, _>>()?))
+    }
+
+    fn poll(self, query: &Compiled, state: &Json, limit: u32, lease_ms: Option<i64>) -> Result<Given, Fault> {
+        self.check(query)?;
+        if self.table.has_extras {
+            self.fire_timers()?;
+        }
+        if let Some(expression) = &query.index {
+            self.conn.ensure_index(self.queue, self.table, expression)?;
+        }
+        let found = self.find(query, limit)?;
+        let until_ms = lease_ms.map(|lease| self.now_ms.saturating_add(lease));
+        let mut jobs = Vec::with_capacity(found.len());
+        for (job, attempt) in found {
+            let attempt = attempt + i64::from(lease_ms.is_some());
+            let back = until_ms.map(|_| job.state.clone());
+            let job = self.advance(job, state, until_ms, back.as_ref(), attempt)?;
+            jobs.push(Leased { job, attempt, until_ms: until_ms.unwrap_or(i64::MAX) });
+        }
+        let next_due_ms = if jobs.is_empty() && self.table.has_extras {
+            let sql = format!("SELECT min(due) FROM {} WHERE due IS NOT NULL", self.table.table);
+            self.conn.prepare(&sql)?.query_row([], |row| row.get(0))?
+        } else {
+            None
+        };
+        Ok(Given::Polled(Polled { jobs, next_due_ms }))
+    }
+
+    /// The jobs that a poll takes, and how often each was leased.
+    fn find(&self, query: &Compiled, limit: u32) -> Result<Vec<(Job, i64)>, Fault> {
+        let mut statement = self.conn.prepare_query(&self.table.poll(&query.sql, limit))?;
+        let mut rows = statement.query(rusqlite::params_from_iter(&query.values))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push((job_of(row)?, row.get(5)?));
+        }
+        Ok(found)
+    }
+
+    /// Moves a job to another state and logs it.
+    fn advance(
+        &self,
+        mut job: Job,
+        state: &Json,
+        due: Option<i64>,
+        back: Option<&Json>,
+        attempt: i64,
+    ) -> Result<Job, Fault> {
+        let now = self.now();
+        let event = advanced(&job.state, state, now);
+        job.events = appended(job.events, &event);
+        job.state = state.clone();
+        job.modified = now;
+        let mut update = self.conn.prepare(&self.table.move_to)?;
+        if self.table.events == Events::Column {
+            update.raw_bind_parameter(1, job.events.as_str())?;
+        }
+        update.raw_bind_parameter(2, job.state.as_str())?;
+        update.raw_bind_parameter(3, now)?;
+        update.raw_bind_parameter(4, job.id)?;
+        if self.table.has_extras {
+            update.raw_bind_parameter(5, due)?;
+            update.raw_bind_parameter(6, back.map(Json::as_str))?;
+            update.raw_bind_parameter(7, attempt)?;
+        }
+        update.raw_execute()?;
+        drop(update);
+        if self.table.events == Events::Table {
+            self.log(job.id, &event)?;
+        }
+        Ok(job)
+    }
+
+    /// Shows the jobs whose delay is over, and takes those back whose lease is.
+    fn fire_timers(&self) -> Result<(), Fault> {
+        /// So that one call does not hold the file for long; the rest is for the next.
+        const TIMERS_MAX: usize = 100;
+        let table = &self.table.table;
+        let mut statement = self.conn.prepare(&format!(
+            "SELECT id, back, attempt, retries FROM {table} \
+             WHERE due <= ?1 ORDER BY due LIMIT {TIMERS_MAX}"
+        ))?;
+        let due: Vec<(i64, Option<String>, i64, Option<i64>)> = statement
+            .query_map([self.now_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+            .collect::<Result<_, _>>()?;
+        for (id, back, attempt, retries) in due {
+            let Some(back) = back else {
+                let sql = format!("UPDATE {table} SET hidden = 0, due = NULL WHERE id = ?1");
+                self.conn.prepare(&sql)?.execute([id])?;
+                continue;
+            };
+            let is_dead = retries.is_some_and(|retries| attempt > retries);
+            let state = Json::from_trusted(if is_dead { DEAD.to_owned() } else { back });
+            let job = self.get(id)?;
+            self.advance(job, &state, None, None, attempt)?;
+        }
+        Ok(())
+    }
+
+    fn cas(self, id: i64, old: &Json, new: &Json) -> Result<Given, Fault> {
+        let event = advanced(old, new, self.now());
+        let mut update = self.conn.prepare(&self.table.cas)?;
+        self.bind_event(&mut update, &event)?;
+        update.raw_bind_parameter(2, self.now())?;
+        update.raw_bind_parameter(3, id)?;
+        update.raw_bind_parameter(4, new.as_str())?;
+        update.raw_bind_parameter(5, old.as_str())?;
+        match self.returned(update, id, &event, true)? {
+            Some(given) => Ok(given),
+            None => Ok(Given::Nothing),
+        }
+    }
+
+    fn append(self, id: i64, event: &Json, wants_job: bool) -> Result<Given, Fault> {
+        let now = self.now();
+        let event = format!(r#"["user_event",{{"event":{event},"timestamp":"{now}"}}]"#);
+        let mut update = self.conn.prepare(&self.table.append)?;
+        self.bind_event(&mut update, &event)?;
+        update.raw_bind_parameter(2, now)?;
+        update.raw_bind_parameter(3, id)?;
+        self.returned(update, id, &event, wants_job)?.ok_or_else(|| Error::NoJob(id).into())
+    }
+
+    fn finish(self, id: i64, attempt: i64, state: &Json) -> Result<Given, Fault> {
+        let old = self.get(id)?.state;
+        let event = advanced(&old, state, self.now());
+        let mut update = self.conn.prepare(&self.table.finish)?;
+        self.bind_event(&mut update, &event)?;
+        update.raw_bind_parameter(2, self.now())?;
+        update.raw_bind_parameter(3, id)?;
+        update.raw_bind_parameter(4, state.as_str())?;
+        update.raw_bind_parameter(5, attempt)?;
+        self.returned(update, id, &event, true)?.ok_or_else(|| Error::LeaseEnded(id).into())
+    }
+
+    fn renew(self, id: i64, attempt: i64, lease_ms: i64) -> Result<Given, Fault> {
+        let sql =
+            format!("UPDATE {} SET due = ?1 WHERE id = ?2 AND attempt = ?3 AND back IS NOT NULL", self.table.table);
+        let until = self.now_ms.saturating_add(lease_ms);
+        if self.conn.prepare(&sql)?.execute([until, id, attempt])? == 0 {
+            self.get(id)?;
+            return Err(Error::LeaseEnded(id).into());
+        }
+        Ok(Given::Done)
+    }
+
+    fn delete(self, id: i64) -> Result<Given, Fault> {
+        if self.table.events == Events::Table {
+            let sql = format!("DELETE FROM {} WHERE job_id = ?1", self.table.events_table);
+            self.conn.prepare(&sql)?.execute([id])?;
+        }
+        let deleted = self.conn.prepare(&self.table.delete)?.execute([id])?;
+        Ok(if deleted == 0 { Given::Nothing } else { Given::Done })
+    }
+
+    fn bind_event(&self, update: &mut Statement<'_>, event: &str) -> Result<(), Fault> {
+        if self.table.events == Events::Column {
+            update.raw_bind_parameter(1, event)?;
+        }
+        Ok(())
+    }
+
+    /// Runs an update of one job; none if it found no job.
+    fn returned(
+        &self,
+        mut update: rusqlite::CachedStatement<'_>,
+        id: i64,
+        event: &str,
+        wants_job: bool,
+    ) -> Result<Option<Given>, Fault> {
+        let mut rows = update.raw_query();
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let given = match self.table.events {
+            Events::Column if wants_job => Some(Given::Job(job_of(row)?)),
+            Events::Column | Events::Table => None,
+        };
+        // The statement takes effect when it is done.
+        while rows.next()?.is_some() {}
+        drop(rows);
+        drop(update);
+        if let Some(given) = given {
+            return Ok(Some(given));
+        }
+        if self.table.events == Events::Table {
+            self.log(id, event)?;
+        }
+        if wants_job { self.get(id).map(|job| Some(Given::Job(job))) } else { Ok(Some(Given::Done)) }
+    }
+
+    /// Adds an event to the log in a table.
+    fn log(&self, id: i64, event: &str) -> Result<(), Fault> {
+        let sql = format!(
+            "INSERT INTO {0} (job_id, seq, event) VALUES \
+             (?1, (SELECT coalesce(max(seq), 0) + 1 FROM {0} WHERE job_id = ?1), ?2)",
+            self.table.events_table
+        );
+        self.conn.prepare(&sql)?.execute(params![id, event])?;
+        Ok(())
+    }
+
+    /// A log in a table is not a column that a query can read.
+    fn check(&self, query: &Compiled) -> Result<(), Fault> {
+        if query.reads_events && self.table.events == Events::Table {
+            return Err(Error::Query(crate::QueryError::events_in_a_table(&query.sql)).into());
+        }
+        Ok(())
+    }
+}
+
+fn advanced(old: &Json, new: &Json, now: i64) -> String {
+    format!(r#"["job_state_advanced",{{"old":{old},"new":{new},"timestamp":"{now}"}}]"#)
+}
+
+/// Adds an event to a log's text without parsing it.
+fn appended(log: Json, event: &str) -> Json {
+    let mut text = log.into_string();
+    text.truncate(text.trim_end().len());
+    match text.pop() {
+        Some(']') => {}
+        // What is not an array is not a log; keep it as the first of one.
+        Some(other) => {
+            text.push(other);
+            text.insert(0, '[');
+        }
+        None => text.push('['),
+    }
+    if text.trim_end() != "[" {
+        text.push(',');
+    }
+    text.push_str(event);
+    text.push(']');
+    Json::from_trusted(text)
+}
+
+fn job_of(row: &Row<'_>) -> rusqlite::Result<Job> {
+    Ok(Job {
+        id: row.get(0)?,
+        payload: json_of(row.get_ref(1)?),
+        events: json_of(row.get_ref(2)?),
+        state: json_of(row.get_ref(3)?),
+        modified: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
+    })
+}
+
+/// What a JSON column holds; other programs may have put in what is not text.
+fn json_of(value: ValueRef<'_>) -> Json {
+    Json::from_trusted(match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(integer) => integer.to_string(),
+        ValueRef::Real(real) => real.to_string(),
+        ValueRef::Text(text) | ValueRef::Blob(text) => String::from_utf8_lossy(text).into_owned(),
+    })
+}

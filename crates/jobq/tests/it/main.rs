@@ -1,0 +1,3 @@
+//! The queue seen by its callers.
+
+mod jobq;
