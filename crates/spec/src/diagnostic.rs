@@ -210,12 +210,20 @@ pub(crate) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k s
     closest(word, known).map(|known| format!("did you mean `{known}`?"))
 }
 
-/// The known word that is closest to `word`, if it is close enough to be meant.
+/// The known word that is closest to `word`, if it is close enough to be meant; else the first
+/// that goes on where `word` ends.
 fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    /// A shorter beginning says too little.
+    const BEGINNING_MIN: usize = 3;
+    let beginning = word;
     let word: Vec<char> = word.chars().flat_map(char::to_lowercase).collect();
     let limit = (word.len() / 3).clamp(1, 4);
     let mut best: Option<(usize, &str)> = None;
+    let mut longer = None;
     for candidate in known {
+        if word.len() >= BEGINNING_MIN && candidate.starts_with(beginning) {
+            longer.get_or_insert(candidate);
+        }
         let letters: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();
         if letters.len().abs_diff(word.len()) > limit {
             continue;
@@ -225,7 +233,7 @@ fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&
             best = Some((distance, candidate));
         }
     }
-    best.map(|(_, candidate)| candidate)
+    best.map(|(_, candidate)| candidate).or(longer)
 }
 
 /// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b`.
@@ -258,6 +266,7 @@ mod tests {
         assert_eq!(closest("comand", fields), Some("command"));
         assert_eq!(closest("nmae", fields), Some("name"));
         assert_eq!(closest("Depend_on", fields), Some("depends_on"));
+        assert_eq!(closest("depends", fields), Some("depends_on"));
         assert_eq!(closest("schedule", fields), None);
     }
 

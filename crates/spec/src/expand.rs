@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::diagnostic::{Kind, Position, Report, did_you_mean};
 use crate::node::{Node, Text, Value};
-use crate::parameters::{COMBINATIONS_MAX, Combinations, Parameter, Row, Tables, Template};
+use crate::parameters::{COMBINATIONS_MAX, Combinations, Parameter, Row, Template};
 use crate::spec::{Expansion, FileSpec, JobSpec, ParameterMode, Spec, UserDataSpec, Wanted};
+use crate::tables::Tables;
 
 /// Everything of the file, each thing by itself.
 pub(crate) struct Expanded {

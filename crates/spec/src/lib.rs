@@ -27,6 +27,7 @@ mod plan;
 mod resolve;
 mod settings;
 mod spec;
+mod tables;
 mod variables;
 mod workflow;
 mod yaml;
@@ -118,7 +119,7 @@ pub fn parse(name: &str, text: &str, format: Format, directory: &Path) -> Result
             return Err(report.check().expect_err("a mistake was just reported"));
         }
     };
-    let tables = parameters::Tables::new(directory);
+    let tables = tables::Tables::new(directory);
     variables::substitute(&mut document, &tables, &report);
     let spec = spec::Spec::decode(&document, &tables, &report);
     report.check()?;

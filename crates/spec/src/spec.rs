@@ -8,8 +8,9 @@ use forebay_wire::{DynamicJobsConfig, FailureHandlerRule, StdioConfig, StdioMode
 use crate::diagnostic::{Kind, Position, Report};
 use crate::fields::Fields;
 use crate::node::{Node, Text, Value};
-use crate::parameters::{Parameter, Tables};
+use crate::parameters::Parameter;
 use crate::settings;
+use crate::tables::Tables;
 use crate::workflow::{FailureHandler, ResourceRequirements, Settings, SlurmScheduler};
 
 /// The fields of a workflow file.

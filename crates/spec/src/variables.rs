@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::diagnostic::{Kind, Report, did_you_mean};
 use crate::node::{Node, Text, Value};
-use crate::parameters::Tables;
+use crate::tables::Tables;
 
 /// Puts the variables of the file into its texts.
 pub(crate) fn substitute(root: &mut Node, tables: &Tables, report: &Report<'_>) {
