@@ -1,0 +1,203 @@
+//! Requests to the server, over HTTP/1.1 connections that are kept open.
+
+use std::time::Duration;
+
+use forebay_wire::{BASE_PATH, ErrorResponse};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How long an answer may take that is not waited for on purpose.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// An address that the worker cannot use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{url:?} is not the address of a server: {why}")]
+pub struct BadUrl {
+    pub url: String,
+    pub why: String,
+}
+
+/// What a request came to that did not succeed, by what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Ask again later: the server is away, or busy, or broken for now. `reached` says whether
+    /// it may have carried the request out.
+    #[error("{why}")]
+    Away { why: String, reached: bool },
+    /// Asking again is no use.
+    #[error("{message} (HTTP {status})")]
+    Refused { status: u16, message: String },
+}
+
+impl CallError {
+    /// An answer that is none: the request was carried out, and we do not know with what result.
+    fn garbled(why: impl std::fmt::Display) -> Self {
+        Self::Away { why: format!("unreadable answer: {why}"), reached: true }
+    }
+}
+
+/// A server that we speak to. Cheap to clone: clones share their connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    /// With the base path, without a slash at its end.
+    base: String,
+    authorization: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client of the server at `url`, with or without the base path. `authorization` is the
+    /// value of that header, such as `Bearer …` or `Basic …`.
+    pub fn new(url: &str, authorization: Option<&str>) -> Result<Self, BadUrl> {
+        let bad = |why: &dyn std::fmt::Display| BadUrl { url: url.to_owned(), why: why.to_string() };
+        let trimmed = url.trim_end_matches('/');
+        let uri: Uri = trimmed.parse().map_err(|e: hyper::http::uri::InvalidUri| bad(&e))?;
+        if uri.scheme_str() != Some("http") || uri.authority().is_none() {
+            return Err(bad(&"it must start with http://"));
+        }
+        let base = if trimmed.ends_with(BASE_PATH) { trimmed.to_owned() } else { format!("{trimmed}{BASE_PATH}") };
+        let authorization = authorization.map(HeaderValue::from_str).transpose().map_err(|e| bad(&e))?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(ANSWER_MAX));
+        // A request is repeated by us, who know which ones may be, not by the pool.
+        let pool = Pool::builder(TokioExecutor::new()).retry_canceled_requests(false).build(connector);
+        Ok(Self { pool, base, authorization })
+    }
+
+    /// The address of the API, as torc's `TORC_API_URL` has it.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(Method::GET, path, Bytes::new(), ANSWER_MAX).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+        self.post_and_wait(path, body, Duration::ZERO).await
+    }
+
+    /// A request that says everything in its path.
+    pub async fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(Method::POST, path, Bytes::new(), ANSWER_MAX).await
+    }
+
+    /// The same.
+    pub async fn put_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.call(Method::PUT, path, Bytes::new(), ANSWER_MAX).await
+    }
+
+    /// A request whose answer the server may hold back for `wait`.
+    pub async fn post_and_wait<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        wait: Duration,
+    ) -> Result<T, CallError> {
+        self.call(Method::POST, path, encode(body), ANSWER_MAX + wait).await
+    }
+
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CallError> {
+        self.call(Method::PUT, path, encode(body), ANSWER_MAX).await
+    }
+
+    /// A deletion, which the server may take `wait` for.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T, CallError> {
+        self.call(Method::DELETE, path, Bytes::new(), ANSWER_MAX + wait).await
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<T, CallError> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let request = request.body(Full::new(body)).expect("the base was parsed and paths are ours");
+        let answer = async {
+            let response = self.pool.request(request).await.map_err(|e| {
+                let why = innermost(&e);
+                CallError::Away { why, reached: !e.is_connect() }
+            })?;
+            let status = response.status();
+            let body = response.into_body().collect().await.map_err(CallError::garbled)?;
+            Ok((status, body.to_bytes()))
+        };
+        let late = |_| CallError::Away { why: "no answer in time".to_owned(), reached: true };
+        let (status, body) = tokio::time::timeout(limit, answer).await.map_err(late)??;
+        read(status, &body)
+    }
+}
+
+fn encode(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("wire types have text keys").into()
+}
+
+fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, CallError> {
+    if status.is_success() {
+        return serde_json::from_slice(body).map_err(CallError::garbled);
+    }
+    let said = serde_json::from_slice::<ErrorResponse>(body).map(|error| error.text());
+    let message = said.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
+    if status.is_server_error() || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status) {
+        return Err(CallError::Away { why: format!("{message} (HTTP {status})"), reached: false });
+    }
+    Err(CallError::Refused { status: status.as_u16(), message })
+}
+
+/// The last error of the chain, which names the cause.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_base_path_is_added_once() {
+        for url in ["http://h:1", "http://h:1/", "http://h:1/torc-service/v1", "http://h:1/torc-service/v1/"] {
+            assert_eq!(Client::new(url, None).unwrap().base(), "http://h:1/torc-service/v1");
+        }
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused() {
+        for url in ["https://h", "h:80", "", "ftp://h"] {
+            assert!(Client::new(url, None).is_err(), "{url}");
+        }
+        assert!(Client::new("http://h", Some("Bearer a\nb")).is_err());
+    }
+
+    #[test]
+    fn answers_are_sorted_by_what_to_do_next() {
+        let read = |status: u16, body: &str| read::<i64>(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        assert_eq!(read(200, "7"), Ok(7));
+        let refused = CallError::Refused { status: 422, message: "no such run".into() };
+        assert_eq!(read(422, r#"{"error":{"message":"no such run"}}"#), Err(refused));
+        assert_eq!(read(401, "Unauthorized"), Err(CallError::Refused { status: 401, message: "Unauthorized".into() }));
+        for status in [429, 500, 503] {
+            assert!(matches!(read(status, "later"), Err(CallError::Away { reached: false, .. })));
+        }
+        assert!(matches!(read(200, "<html>"), Err(CallError::Away { reached: true, .. })));
+    }
+}
