@@ -1,0 +1,65 @@
+//! Results: how attempts ended. They are written by reports alone.
+
+use std::collections::HashMap;
+
+use forebay_domain::catalog::{Row, Table};
+use forebay_domain::ids::JobId;
+use forebay_domain::port::Reader;
+
+use crate::fault::Fault;
+use crate::http::{self, Call, Reply};
+use crate::list::{self, Envelope, Part};
+use crate::routes::catalog::exists;
+use crate::rows::{self, write_text};
+use crate::{Door, Unseen};
+
+pub(super) async fn get(door: &Door, id: i64) -> Reply {
+    door.look(move |reader| {
+        let row = reader.get(Table::Result, id)?.ok_or_else(|| Fault::not_found("Result", id))?;
+        let names = names_of(reader, std::slice::from_ref(&row))?;
+        let mut out = Vec::with_capacity(256);
+        write(&mut out, &row, &names);
+        Ok(http::ok(out))
+    })
+    .await
+}
+
+/// The latest of each job, or with `all_runs` all.
+pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
+    let params = call.params();
+    let workflow: i64 = params.required("workflow_id")?;
+    let all_runs = params.flag("all_runs")?;
+    let part = Part::of(&params)?;
+    let query = list::query(Table::Result, Some(workflow), &params, &[], part)?;
+    door.look(move |reader| {
+        exists(reader, workflow)?;
+        let (page, total) = if all_runs { reader.list(&query)? } else { reader.latest_results(&query)? };
+        let names = names_of(reader, &page)?;
+        let mut envelope = Envelope::new();
+        for row in &page {
+            envelope.item(|out| write(out, row, &names));
+        }
+        Ok(envelope.close(part, total))
+    })
+    .await
+}
+
+fn names_of(reader: &mut dyn Reader, page: &[Row]) -> Result<HashMap<JobId, Box<str>>, Unseen> {
+    let mut ids: Vec<JobId> = page.iter().map(job_of).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(reader.job_names(&ids)?.into_iter().collect())
+}
+
+fn job_of(row: &Row) -> JobId {
+    JobId(rows::int(row, Table::Result, "job_id"))
+}
+
+fn write(out: &mut Vec<u8>, row: &Row, names: &HashMap<JobId, Box<str>>) {
+    rows::write_open(out, Table::Result, row);
+    if let Some(name) = names.get(&job_of(row)) {
+        out.extend_from_slice(b",\"job_name\":");
+        write_text(out, name);
+    }
+    out.push(b'}');
+}

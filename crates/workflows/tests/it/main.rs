@@ -1,0 +1,7 @@
+//! The door over real HTTP: a server on the loopback interface, the engine, a database.
+
+mod claims;
+mod diamond;
+mod refusals;
+mod resources;
+mod world;
