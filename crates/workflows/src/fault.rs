@@ -132,7 +132,9 @@ impl Doing {
             }
             OtherWorkflow { job, workflow } => Fault::unprocessable(match self {
                 Doing::Report => format!("job_id={job} does not belong to batch target workflow_id={workflow}"),
-                Doing::Complete => format!("ResultModel workflow_id={workflow} does not match the workflow of job_id={job}"),
+                Doing::Complete => {
+                    format!("ResultModel workflow_id={workflow} does not match the workflow of job_id={job}")
+                }
                 Doing::Start | Doing::Retry | Doing::SetState(_) | Doing::Update | Doing::Other => {
                     format!("job_id={job} does not belong to workflow_id={workflow}")
                 }
@@ -143,12 +145,9 @@ impl Doing {
             WrongState { job, state } => Fault::unprocessable(self.wrong_state(job.0, state)),
             RunMismatch { given, current } => Fault::unprocessable(match self {
                 Doing::Retry => format!("Run ID mismatch: provided {given} but workflow is at run {current}"),
-                Doing::Start
-                | Doing::Complete
-                | Doing::Report
-                | Doing::SetState(_)
-                | Doing::Update
-                | Doing::Other => format!("Run ID mismatch: provided {given} but workflow status has {current}"),
+                Doing::Start | Doing::Complete | Doing::Report | Doing::SetState(_) | Doing::Update | Doing::Other => {
+                    format!("Run ID mismatch: provided {given} but workflow status has {current}")
+                }
             }),
             AttemptMismatch { job, given, current } => Fault::unprocessable(format!(
                 "Attempt ID mismatch: provided {given} but job_id={job} is at attempt {current}"
@@ -163,12 +162,10 @@ impl Doing {
                 "Status '{}' is not a terminal status for job completion",
                 status_of(state)
             )),
-            Archived(_) => {
-                Fault::unprocessable("Cannot reset archived workflow status. Unarchive the workflow first.")
+            Archived(_) => Fault::unprocessable("Cannot reset archived workflow status. Unarchive the workflow first."),
+            JobsHeld { .. } => {
+                Fault::unprocessable("Cannot reset workflow status: jobs are currently running or pending submission")
             }
-            JobsHeld { .. } => Fault::unprocessable(
-                "Cannot reset workflow status: jobs are currently running or pending submission",
-            ),
             Cycle(ref jobs) => {
                 let mut text = "job dependencies form a cycle:".to_owned();
                 for (place, job) in jobs.iter().enumerate() {

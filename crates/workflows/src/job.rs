@@ -68,12 +68,9 @@ pub(crate) fn payload_of(mut job: JobModel) -> Payload {
     job.env = job.env.filter(|env| !env.is_empty());
     let labels = labels_of(job.labels.as_deref());
     job.labels = (!labels.is_empty()).then(|| labels.iter().map(str::to_owned).collect());
-    for ids in [
-        &mut job.input_file_ids,
-        &mut job.output_file_ids,
-        &mut job.input_user_data_ids,
-        &mut job.output_user_data_ids,
-    ] {
+    for ids in
+        [&mut job.input_file_ids, &mut job.output_file_ids, &mut job.input_user_data_ids, &mut job.output_user_data_ids]
+    {
         if let Some(some) = ids {
             some.sort_unstable();
             some.dedup();

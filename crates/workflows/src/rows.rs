@@ -231,7 +231,8 @@ mod tests {
     #[test]
     fn a_document_of_any_shape_survives() {
         for data in [json!("text"), json!(5), json!([1, null]), json!({"a": {"b": 1.5}})] {
-            let model = UserDataModel { data: Some(data.clone()), is_ephemeral: Some(false), ..UserDataModel::default() };
+            let model =
+                UserDataModel { data: Some(data.clone()), is_ephemeral: Some(false), ..UserDataModel::default() };
             let row = to_row(Table::UserData, &model).unwrap();
             assert_eq!(rendered(Table::UserData, &row)["data"], data);
             let event = EventModel { data: data.clone(), ..EventModel::default() };

@@ -263,7 +263,8 @@ pub(super) async fn list_user_data(door: &Door, call: &Call<'_>) -> Reply {
             let tied = |kind, wanted: Option<i64>| {
                 wanted.map(|id| related_to(workflow, move |found, job| found == kind && job == id))
             };
-            let conditions = [tied(RelationKind::InputUserData, consumer), tied(RelationKind::OutputUserData, producer)];
+            let conditions =
+                [tied(RelationKind::InputUserData, consumer), tied(RelationKind::OutputUserData, producer)];
             let mut all = Vec::new();
             for keep in conditions.into_iter().flatten() {
                 all.push(keep(reader)?);

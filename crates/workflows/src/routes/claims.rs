@@ -241,12 +241,7 @@ fn report(workflow: i64, entries: Vec<JobCompletionEntry>, claim: Option<Claim>,
 }
 
 /// Writes `"completed"` and `"errors"`.
-fn write_outcomes(
-    door: &Door,
-    out: &mut Vec<u8>,
-    outcomes: &[(JobId, Result<(), Rejection>)],
-    errors: &Errors,
-) {
+fn write_outcomes(door: &Door, out: &mut Vec<u8>, outcomes: &[(JobId, Result<(), Rejection>)], errors: &Errors) {
     out.extend_from_slice(b"\"completed\":[");
     let mut comma = false;
     for (job, _) in outcomes.iter().filter(|(_, outcome)| outcome.is_ok()) {

@@ -126,9 +126,7 @@ fn check(model: &JobModel) -> Result<(), Fault> {
 pub(super) fn check_env(env: Option<&BTreeMap<String, String>>, field: &str) -> Result<(), Fault> {
     match env.and_then(|env| env.keys().find(|key| !is_env_name(key))) {
         None => Ok(()),
-        Some(key) => Err(Fault::unprocessable(format!(
-            "Invalid {field} key '{key}'; expected [A-Za-z_][A-Za-z0-9_]*"
-        ))),
+        Some(key) => Err(Fault::unprocessable(format!("Invalid {field} key '{key}'; expected [A-Za-z_][A-Za-z0-9_]*"))),
     }
 }
 
@@ -198,7 +196,8 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
 
 fn job_query(workflow: i64, params: &Params, part: Part) -> Result<JobQuery, Fault> {
     let status = params.text("status").map(|word| {
-        let bad = |_| Fault::bad_request(format!("Failed to deserialize query string: status: unknown variant `{word}`"));
+        let bad =
+            |_| Fault::bad_request(format!("Failed to deserialize query string: status: unknown variant `{word}`"));
         word.parse::<JobStatus>().map_err(bad)
     });
     Ok(JobQuery {

@@ -97,9 +97,7 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
     // Where an answer to GET exists, HEAD has the same without its body.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     match segments {
-        ["workflows", id, rest @ ..] if !rest.is_empty() => {
-            of_workflow(door, method, path_id(id)?, rest, call).await
-        }
+        ["workflows", id, rest @ ..] if !rest.is_empty() => of_workflow(door, method, path_id(id)?, rest, call).await,
         ["workflows"] => match *method {
             Method::GET => workflows::list(door, call).await,
             Method::POST => workflows::create(door, call).await,
@@ -282,14 +280,27 @@ async fn of_workflow(door: &Door, method: &Method, id: i64, rest: &[&str], call:
         ["reset_job_status"] if post => workflows::reset_job_status(door, id, call).await,
         ["initialize_jobs"] if post => workflows::initialize_jobs(door, id, call).await,
         [
-            "status" | "is_complete" | "is_uninitialized" | "active_task" | "job_ids" | "job_dependencies"
-            | "job_file_relationships" | "job_user_data_relationships" | "required_existing_files"
-            | "missing_user_data" | "failure_handlers",
+            "status"
+            | "is_complete"
+            | "is_uninitialized"
+            | "active_task"
+            | "job_ids"
+            | "job_dependencies"
+            | "job_file_relationships"
+            | "job_user_data_relationships"
+            | "required_existing_files"
+            | "missing_user_data"
+            | "failure_handlers",
         ] => Err(Fault::method_not_allowed("GET,HEAD")),
         ["cancel"] => Err(Fault::method_not_allowed("PUT")),
         [
-            "archive" | "reset_status" | "reset_job_status" | "initialize_jobs" | "claim_next_jobs"
-            | "batch_complete_jobs" | "report_and_claim",
+            "archive"
+            | "reset_status"
+            | "reset_job_status"
+            | "initialize_jobs"
+            | "claim_next_jobs"
+            | "batch_complete_jobs"
+            | "report_and_claim",
         ]
         | ["claim_jobs_based_on_resources", _] => Err(Fault::method_not_allowed("POST")),
         _ => Err(Fault::no_route()),

@@ -33,7 +33,8 @@ pub(super) fn needs_of(model: &ResourceRequirementsModel) -> Result<Needs, Fault
     let runtime_seconds = duration_seconds(runtime).map_err(|error| {
         Fault::field(format!("Invalid runtime format '{runtime}': {error}"), "runtime", runtime.as_str())
     })?;
-    for (field, value, least) in [("num_cpus", *num_cpus, 1), ("num_nodes", *num_nodes, 1), ("num_gpus", *num_gpus, 0)] {
+    for (field, value, least) in [("num_cpus", *num_cpus, 1), ("num_nodes", *num_nodes, 1), ("num_gpus", *num_gpus, 0)]
+    {
         if value < least {
             let bound = if least == 1 { "> 0" } else { ">= 0" };
             return Err(Fault::field(format!("{field} must be {bound}, got {value}"), field, value));
@@ -67,9 +68,11 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
         (runtime, job) => Some(Box::new(move |reader| {
             let of_job = job.map(|id| requirement_of(reader, id)).transpose()?;
             let condition: Box<dyn Fn(&Row) -> bool> = Box::new(move |row| {
-                let seconds = || rows::text(row, Table::Requirement, "runtime").and_then(|text| duration_seconds(text).ok());
+                let seconds =
+                    || rows::text(row, Table::Requirement, "runtime").and_then(|text| duration_seconds(text).ok());
                 let id = || rows::int(row, Table::Requirement, "id");
-                runtime.is_none_or(|wanted| seconds() == Some(wanted)) && of_job.is_none_or(|wanted| wanted == Some(id()))
+                runtime.is_none_or(|wanted| seconds() == Some(wanted))
+                    && of_job.is_none_or(|wanted| wanted == Some(id()))
             });
             Ok(condition)
         })),

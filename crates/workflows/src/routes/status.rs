@@ -158,8 +158,7 @@ fn add_unserved(
     let longest_left = unlabeled.iter().filter_map(|node| node.seconds_left).max();
     if let Some(left) = longest_left.filter(|_| unlabeled.iter().all(|node| node.seconds_left.is_some())) {
         let unlabeled = |lane: &LaneId| ready.iter().any(|found| found.id == *lane && found.labels.is_empty());
-        let needs: Vec<(LaneId, Needs)> =
-            lane_needs(found).into_iter().filter(|(lane, _)| unlabeled(lane)).collect();
+        let needs: Vec<(LaneId, Needs)> = lane_needs(found).into_iter().filter(|(lane, _)| unlabeled(lane)).collect();
         status.longest_ready_runtime_seconds = needs.iter().map(|(_, needs)| needs.runtime_seconds).max();
         let longer = needs.iter().filter(|(_, needs)| needs.runtime_seconds > left + STARTUP_GRACE_SECONDS);
         status.runtime_blocked_ready_jobs = ready_in(reader, id, longer.map(|(lane, _)| *lane).collect())?;

@@ -14,6 +14,7 @@ use forebay_wire::{
 use hyper::{Response, StatusCode};
 use serde_json::{Value as Json, json};
 
+use crate::Door;
 use crate::fault::Fault;
 use crate::http::{self, Body, Call, Reply};
 use crate::job::rfc3339_z;
@@ -24,7 +25,6 @@ use crate::routes::requirements::{DEFAULT, needs_of};
 use crate::routes::unexpected;
 use crate::rows::{self, write_int};
 use crate::tasks::Begun;
-use crate::Door;
 
 /// Fields of torc's update; all others of the model are fixed at the creation or change otherwise.
 const UPDATED: [&str; 14] = [
@@ -150,7 +150,10 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
 }
 
 /// The hot row of each of these.
-fn hot_rows(reader: &mut dyn Reader, page: &[Row]) -> Result<Vec<Option<WorkflowRow>>, forebay_domain::port::StoreError> {
+fn hot_rows(
+    reader: &mut dyn Reader,
+    page: &[Row],
+) -> Result<Vec<Option<WorkflowRow>>, forebay_domain::port::StoreError> {
     let ids: Vec<WorkflowId> = page.iter().map(|row| WorkflowId(rows::int(row, Table::Workflow, "id"))).collect();
     let mut found = reader.workflows(&ids)?.into_iter().peekable();
     Ok(ids.iter().map(|id| found.next_if(|row| row.id == *id)).collect())
@@ -164,7 +167,10 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let held_json = |column| held(column).map(|text| serde_json::from_str::<Json>(text).expect("documents are JSON"));
     let fixed = [
         ("env", model.env.as_ref().map(|env| (!env.is_empty()).then(|| json!(env)) == held_json("env"))),
-        ("submission_directory", model.submission_directory.as_deref().map(|dir| Some(dir) == held("submission_directory"))),
+        (
+            "submission_directory",
+            model.submission_directory.as_deref().map(|dir| Some(dir) == held("submission_directory")),
+        ),
         ("dynamic_jobs", model.dynamic_jobs.as_ref().map(|jobs| Some(json!(jobs)) == held_json("dynamic_jobs"))),
     ];
     if let Some((field, _)) = fixed.iter().find(|(_, same)| *same == Some(false)) {

@@ -37,18 +37,14 @@ async fn claims_by_order_go_by_priority_and_then_by_id() {
 async fn claims_by_resources_take_what_fits_and_say_why_there_is_nothing() {
     let world = World::start().await;
     let w = world.workflow().await;
-    let need = |name: &str, cpus: i64, runtime: &str| {
-        json!({"workflow_id": w, "name": name, "num_cpus": cpus, "memory": "1g", "runtime": runtime})
-    };
+    let need = |name: &str, cpus: i64, runtime: &str| json!({"workflow_id": w, "name": name, "num_cpus": cpus, "memory": "1g", "runtime": runtime});
     let large = id(&world.post("/resource_requirements", need("large", 3, "PT1H")).await);
     let small = id(&world.post("/resource_requirements", need("small", 2, "PT1M")).await);
     let job = |name: &str, need: i64| json!({"name": name, "resource_requirements_id": need});
     world.jobs(w, vec![job("s1", small), job("l", large), job("s2", small)]).await;
     world.run(w).await;
     let path = format!("/workflows/{w}/claim_jobs_based_on_resources");
-    let free = |limit: Option<&str>| {
-        json!({"num_cpus": 4, "memory_gb": 8.0, "num_gpus": 0, "num_nodes": 1, "time_limit": limit})
-    };
+    let free = |limit: Option<&str>| json!({"num_cpus": 4, "memory_gb": 8.0, "num_gpus": 0, "num_nodes": 1, "time_limit": limit});
     // The longer one first; beside it no other fits.
     let claimed = world.post(&format!("{path}/4"), free(None)).await;
     assert_eq!(names(claimed["jobs"].as_array().unwrap()), ["l"]);
@@ -167,6 +163,7 @@ async fn a_claim_whose_client_left_is_removed() {
     world.jobs(w, vec![json!({"name": "a"})]).await;
     let closed = waiting(&world, w).await;
     drop(closed);
+    until(|| world.engine.counters().callers == 0).await;
     // One that will send no more has left as well: it is not told from one that is gone.
     let mut half_closed = waiting(&world, w).await;
     half_closed.shutdown().await.unwrap();
@@ -196,6 +193,7 @@ async fn jobs_of_an_answer_that_is_not_written_go_back() {
 async fn a_claim_that_waits_ends_when_the_server_stops() {
     let world = World::start().await;
     let w = world.workflow().await;
+    world.jobs(w, vec![json!({"name": "draft"})]).await;
     let mut stream = waiting(&world, w).await;
     world.stop().await;
     let mut answer = String::new();

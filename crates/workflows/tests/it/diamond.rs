@@ -16,8 +16,9 @@ async fn a_diamond_runs_from_its_creation_to_its_end() {
     assert_eq!(workflow["compute_node_wait_for_new_jobs_seconds"], 90);
     assert_eq!((&workflow["is_canceled"], &workflow["is_archived"]), (&json!(false), &json!(false)));
 
-    let files: Vec<Value> =
-        ["f1", "f2", "f3", "f4"].map(|name| json!({"workflow_id": w, "name": name, "path": format!("{name}.txt")})).into();
+    let files: Vec<Value> = ["f1", "f2", "f3", "f4"]
+        .map(|name| json!({"workflow_id": w, "name": name, "path": format!("{name}.txt")}))
+        .into();
     let files = world.post("/bulk_files", json!({"files": files})).await;
     let f: Vec<i64> = files["files"].as_array().unwrap().iter().map(id).collect();
     let small = world
@@ -64,7 +65,8 @@ async fn a_diamond_runs_from_its_creation_to_its_end() {
             completions.push(json!({"job_id": id(job), "status": "completed", "run_id": 1,
                                     "result": result(w, id(job), node, "completed")}));
         }
-        let done = world.post(&format!("/workflows/{w}/batch_complete_jobs"), json!({"completions": completions})).await;
+        let done =
+            world.post(&format!("/workflows/{w}/batch_complete_jobs"), json!({"completions": completions})).await;
         assert_eq!(done["errors"], json!([]));
         assert_eq!(done["completed"].as_array().unwrap().len(), claimed.len());
     }
@@ -75,7 +77,10 @@ async fn a_diamond_runs_from_its_creation_to_its_end() {
     assert_eq!(pre["output_file_ids"], json!([f[1], f[2]]));
     let results = world.get(&format!("/results?workflow_id={w}&sort_by=job_id")).await;
     assert_eq!((&results["total_count"], &results["has_more"]), (&json!(5), &json!(false)));
-    assert_eq!((&results["items"][0]["job_name"], &results["items"][0]["status"]), (&json!("pre"), &json!("completed")));
+    assert_eq!(
+        (&results["items"][0]["job_name"], &results["items"][0]["status"]),
+        (&json!("pre"), &json!("completed"))
+    );
     let status = world.get(&format!("/workflows/{w}/status")).await;
     assert_eq!((&status["total_jobs"], &status["is_complete"]), (&json!(5), &json!(true)));
     assert_eq!((&status["jobs_by_status"]["completed"], &status["total_exec_time_minutes"]), (&json!(5), &json!(2.5)));
@@ -106,11 +111,14 @@ async fn a_failure_is_retried_and_a_failed_end_cancels_what_waits_for_it() {
     assert_eq!((&retried["status"], &retried["attempt_id"]), (&json!("ready"), &json!(2)));
     assert_eq!(retried["origin"], "retry");
     let events = world.get(&format!("/events?workflow_id={w}")).await;
-    let retries = events["items"].as_array().unwrap().iter().filter(|event| event["data"]["event_type"] == "job_retried");
+    let retries =
+        events["items"].as_array().unwrap().iter().filter(|event| event["data"]["event_type"] == "job_retried");
     assert_eq!(retries.count(), 1);
 
     // The first attempt's report comes late.
-    let late = world.refused(Method::POST, &format!("/jobs/{a}/complete_job/failed/1"), Some(result(w, a, node, "failed"))).await;
+    let late = world
+        .refused(Method::POST, &format!("/jobs/{a}/complete_job/failed/1"), Some(result(w, a, node, "failed")))
+        .await;
     assert_eq!(late, (422, format!("Attempt ID mismatch: provided 1 but job_id={a} is at attempt 2")));
     assert_eq!(world.claim(w, 5).await[0]["attempt_id"], 2);
     let mut second = result(w, a, node, "failed");

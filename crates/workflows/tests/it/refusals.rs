@@ -75,7 +75,10 @@ async fn the_fence_refuses_reports_of_others() {
     let mut late = result(w, job, here, "completed");
     late["run_id"] = json!(7);
     let text = "Run ID mismatch: provided 7 but workflow status has 1".to_owned();
-    assert_eq!(world.refused(Method::POST, &format!("/jobs/{job}/complete_job/completed/7"), Some(late)).await, (422, text));
+    assert_eq!(
+        world.refused(Method::POST, &format!("/jobs/{job}/complete_job/completed/7"), Some(late)).await,
+        (422, text)
+    );
     let mut late = result(w, job, here, "completed");
     late["attempt_id"] = json!(3);
     let text = format!("Attempt ID mismatch: provided 3 but job_id={job} is at attempt 1");
@@ -133,7 +136,10 @@ async fn retries_and_hand_set_states_have_their_rules() {
     assert_eq!(world.refused(Method::POST, &format!("/workflows/{w}/reset_status"), None).await, (422, text));
     world.post(&format!("/workflows/{w}/archive"), json!({"is_archived": true})).await;
     let text = "Cannot reset archived workflow status. Unarchive the workflow first.".to_owned();
-    assert_eq!(world.refused(Method::POST, &format!("/workflows/{w}/reset_status?force=true"), None).await, (422, text));
+    assert_eq!(
+        world.refused(Method::POST, &format!("/workflows/{w}/reset_status?force=true"), None).await,
+        (422, text)
+    );
     world.stop().await;
 }
 

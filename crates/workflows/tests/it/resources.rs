@@ -238,7 +238,10 @@ async fn jobs_are_listed_by_what_they_are_and_changed_by_torcs_rules() {
     change["labels"] = json!([]);
     change["priority"] = json!(9);
     let changed = world.put(&path, change).await;
-    assert_eq!((&changed["name"], &changed["command"], &changed["priority"]), (&json!("delta"), &json!("false"), &json!(9)));
+    assert_eq!(
+        (&changed["name"], &changed["command"], &changed["priority"]),
+        (&json!("delta"), &json!("false"), &json!(9))
+    );
     assert_eq!(changed.get("labels"), None);
     let mut fixed = job("delta", "false");
     fixed["input_file_ids"] = json!([file]);
@@ -274,7 +277,7 @@ async fn results_of_all_runs_are_kept_and_the_latest_shown() {
     world.post(&format!("/workflows/{w}/initialize_jobs"), json!({})).await;
     let mut second = result(w, job, node, "completed");
     second["run_id"] = json!(2);
-    second["peak_memory_bytes"] = json!(1 << 40);
+    second["peak_memory_bytes"] = json!(1_i64 << 40);
     world.post(&format!("/jobs/{job}/complete_job/completed/2"), second).await;
     let latest = world.get(&format!("/results?workflow_id={w}")).await;
     assert_eq!((&latest["total_count"], &latest["items"][0]["run_id"]), (&json!(1), &json!(2)));
