@@ -301,13 +301,8 @@ fn create_file(db: &mut Connection, events: Events) -> Result<(), Error> {
 }
 
 fn has_job_table(db: &Connection) -> Result<bool, Error> {
-    let found = db
-        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'job'", [], |_| Ok(()))
-        .optional()
-        .map_err(|error| match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase) => Error::Format(error.to_string()),
-            _ => error.into(),
-        })?;
+    let found =
+        db.query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'job'", [], |_| Ok(())).optional()?;
     Ok(found.is_some())
 }
 

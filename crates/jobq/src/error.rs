@@ -62,6 +62,9 @@ impl From<Refused> for Error {
 /// Outside a shared transaction, where each failure belongs to one caller.
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) {
+            return Error::Format(error.to_string());
+        }
         match severity(&error) {
             Severity::Busy => Error::Busy(Arc::new(error.into())),
             Severity::Broken => Error::Broken(Arc::new(error.into())),

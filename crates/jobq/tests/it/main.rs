@@ -1,3 +1,5 @@
 //! The queue seen by its callers.
 
+mod extras;
+mod files;
 mod jobq;

@@ -1,0 +1,200 @@
+//! jobq's own three measurements (create, poll, append_event), beside what the disk and bare SQLite
+//! do in the same run. Each measurement is repeated in turn with the others, and the median of its
+//! ratio to its neighbour counts: the machine's mood falls on both.
+//!
+//! `bench [calls] [rounds] [directory]`, by default 10 000 calls in 5 rounds in the system's
+//! temporary directory. Ends with 1 if a gate is missed.
+
+use std::error::Error;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use forebay_jobq::{Durability, JobQueue, Options, Query};
+use rusqlite::{Connection, params};
+use serde_json::json;
+
+type Failed = Box<dyn Error>;
+
+/// Callers at once, in the measurement of many.
+const CALLERS: usize = 64;
+
+fn main() -> Result<ExitCode, Failed> {
+    let mut args = std::env::args().skip(1);
+    let calls: usize = args.next().map_or(Ok(10_000), |calls| calls.parse())?;
+    let rounds: usize = args.next().map_or(Ok(5), |rounds| rounds.parse())?;
+    let root = args.next().map_or_else(std::env::temp_dir, Into::into);
+    let mut table = Table::default();
+    for round in 0..rounds {
+        let dir = tempfile::TempDir::new_in(&root)?;
+        measure(&mut table, dir.path(), calls.div_ceil(rounds))?;
+        eprintln!("round {} of {rounds}", round + 1);
+    }
+    Ok(table.print())
+}
+
+/// One round: each measurement once, neighbours that are compared next to each other.
+fn measure(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed> {
+    table.add("disk: write 4 KiB, fdatasync", calls, disk(&dir.join("disk"), calls)?);
+    jobq(table, "power", Some(Durability::Power), dir, calls)?;
+    table.add("sqlite power: create", calls, bare(&dir.join("bare-power"), "FULL", calls)?);
+    many(table, dir, calls)?;
+    table.add("sqlite process: create", calls, bare(&dir.join("bare-process"), "NORMAL", calls)?);
+    jobq(table, "process", Some(Durability::Process), dir, calls)?;
+    // What is fast is called more often, so that a round is long enough to measure.
+    let often = calls * 5;
+    table.add("sqlite memory: create", often, bare(Path::new(":memory:"), "OFF", often)?);
+    jobq(table, "memory", None, dir, often)?;
+    Ok(())
+}
+
+fn disk(path: &Path, calls: usize) -> Result<Duration, Failed> {
+    let file = File::create_new(path)?;
+    let page = [b'x'; 4096];
+    let start = Instant::now();
+    for call in 0..calls {
+        file.write_all_at(&page, call as u64 * 4096)?;
+        file.sync_data()?;
+    }
+    Ok(start.elapsed())
+}
+
+/// The rows that jobq makes, one transaction each, with nothing around.
+fn bare(path: &Path, synchronous: &str, calls: usize) -> Result<Duration, Failed> {
+    let db = Connection::open(path)?;
+    db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    db.execute_batch(&format!("PRAGMA synchronous = {synchronous}"))?;
+    db.execute_batch(
+        "CREATE TABLE job (id INTEGER PRIMARY KEY AUTOINCREMENT, payload TEXT, events TEXT, \
+         state TEXT, modified INTEGER); CREATE INDEX job_modified ON job (modified);",
+    )?;
+    let mut insert = db.prepare("INSERT INTO job (payload, events, state, modified) VALUES (?1, ?2, ?3, ?4)")?;
+    let payload = payload();
+    let events = r#"[["job_created",{"timestamp":"1700000000"}]]"#;
+    let start = Instant::now();
+    for _ in 0..calls {
+        let payload = payload.to_string();
+        insert.execute(params![payload, events, r#"["CREATED"]"#, 1_700_000_000])?;
+    }
+    Ok(start.elapsed())
+}
+
+/// As large as the original's benchmark makes it.
+fn payload() -> serde_json::Value {
+    json!({"user_id": 2_863_311_530_u32, "msg": "x".repeat(256)})
+}
+
+fn open(path: &Path, durability: Durability) -> Result<JobQueue, Failed> {
+    Ok(JobQueue::open_with(path, Options { durability, ..Options::default() })?)
+}
+
+fn jobq(table: &mut Table, name: &str, durability: Option<Durability>, dir: &Path, calls: usize) -> Result<(), Failed> {
+    let path = durability.map_or_else(|| ":memory:".into(), |_| dir.join(name));
+    let queue = open(&path, durability.unwrap_or_default())?;
+    let payload = payload();
+    let start = Instant::now();
+    for _ in 0..calls {
+        queue.create(&payload, json!(["CREATED"]))?;
+    }
+    table.add(&format!("jobq {name}: create"), calls, start.elapsed());
+    let query = Query::from("json_extract(j.state, '$[0]') = 'CREATED'");
+    let start = Instant::now();
+    for _ in 0..calls {
+        queue.poll(&query, json!(["POLLED"]))?.ok_or("a poll found no job")?;
+    }
+    table.add(&format!("jobq {name}: poll"), calls, start.elapsed());
+    let start = Instant::now();
+    for call in 0..calls {
+        // A stride that visits each job once.
+        let id = (call * 7_919) % calls + 1;
+        queue.append_event(i64::try_from(id)?, json!({"foo": "bar"}))?;
+    }
+    table.add(&format!("jobq {name}: append_event"), calls, start.elapsed());
+    Ok(())
+}
+
+/// Many callers at once, each waiting for its commit.
+fn many(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed> {
+    let queue = open(&dir.join("many"), Durability::Power)?;
+    let each = (calls * 10).div_ceil(CALLERS);
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                scope.spawn(|| -> Result<(), forebay_jobq::Error> {
+                    let payload = payload();
+                    (0..each).try_for_each(|_| queue.create(&payload, json!(["CREATED"])).map(drop))
+                })
+            })
+            .collect();
+        callers.into_iter().try_for_each(|caller| caller.join().expect("no caller panics"))
+    })?;
+    table.add("jobq power: create, 64 callers", each * CALLERS, start.elapsed());
+    Ok(())
+}
+
+/// Calls a second, a line each, a number for each round.
+#[derive(Default)]
+struct Table {
+    lines: Vec<(String, Vec<f64>)>,
+}
+
+impl Table {
+    #[expect(clippy::cast_precision_loss, reason = "counts of calls are small")]
+    fn add(&mut self, name: &str, calls: usize, took: Duration) {
+        let rate = calls as f64 / took.as_secs_f64();
+        match self.lines.iter_mut().find(|(known, _)| known == name) {
+            Some((_, rates)) => rates.push(rate),
+            None => self.lines.push((name.to_owned(), vec![rate])),
+        }
+    }
+
+    fn rates(&self, name: &str) -> &[f64] {
+        let line = self.lines.iter().find(|(known, _)| known == name);
+        &line.expect("a gate names a measurement").1
+    }
+
+    /// The median over the rounds of one rate as a part of another.
+    fn ratio(&self, name: &str, to: &str) -> f64 {
+        median(self.rates(name).iter().zip(self.rates(to)).map(|(rate, to)| rate / to))
+    }
+
+    fn print(&self) -> ExitCode {
+        println!("{:36} {:>12}", "calls a second, median", "");
+        for (name, rates) in &self.lines {
+            println!("{name:36} {:>12.0}", median(rates.iter().copied()));
+        }
+        let polls = median(self.rates("jobq memory: poll").iter().copied());
+        let gates = [
+            (
+                "one caller in power, of a bare write and fdatasync",
+                self.ratio("jobq power: create", "disk: write 4 KiB, fdatasync"),
+                0.8,
+            ),
+            (
+                "one caller in process, of bare rusqlite",
+                self.ratio("jobq process: create", "sqlite process: create"),
+                0.8,
+            ),
+            ("64 callers in power, of one", self.ratio("jobq power: create, 64 callers", "jobq power: create"), 40.0),
+            (":memory: create, of bare rusqlite", self.ratio("jobq memory: create", "sqlite memory: create"), 0.8),
+            (":memory: poll, of the original's 8 250 a second", polls / 8_250.0, 10.0),
+        ];
+        println!("\n{:52} {:>8} {:>8}", "gate", "is", "at least");
+        let mut all_held = true;
+        for (name, is, least) in gates {
+            let verdict = if is >= least { "" } else { "  MISSED" };
+            all_held &= is >= least;
+            println!("{name:52} {is:>8.2} {least:>8.2}{verdict}");
+        }
+        if all_held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
