@@ -37,6 +37,8 @@ struct Known {
     run: i64,
     requirements: Vec<RequirementId>,
     jobs: Vec<JobId>,
+    /// Files that its jobs write.
+    files: Vec<i64>,
     is_initialized: bool,
     created: usize,
 }
@@ -100,16 +102,14 @@ impl Clients {
                     depends_on.extend(random.pick(&known.jobs).copied());
                 }
                 if random.chance(1, 60) {
-                    depends_on.push(JobId(random.between(1, 40)));
+                    depends_on.push(JobId(1_000_000 + random.between(1, 40)));
                 }
             }
             let mut relations = Vec::new();
             if plan.files && random.chance(1, 2) {
-                // What is read was numbered before what is written, so there is no circle: mostly.
-                if *files > 0 {
-                    let low = (*files - 6).max(1);
-                    relations.push((RelationKind::InputFile, random.between(low, *files)));
-                }
+                // What is read was written by jobs that were there before, so there is no circle: mostly.
+                let of_late = &known.files[known.files.len().saturating_sub(6)..];
+                relations.extend(random.pick(of_late).map(|file| (RelationKind::InputFile, *file)));
                 *files += 1;
                 relations.push((RelationKind::OutputFile, *files));
                 if plan.wild_files && random.chance(1, 4) {
@@ -309,7 +309,7 @@ impl Clients {
 
     fn any_job(&self, place: usize, random: &mut Random) -> JobId {
         if random.chance(1, 100) {
-            return JobId(random.between(1, 60));
+            return JobId(1_000_000 + random.between(1, 60));
         }
         random.pick(&self.workflows[place].jobs).copied().unwrap_or(JobId(1))
     }
@@ -330,6 +330,7 @@ impl Clients {
                 run: 0,
                 requirements: Vec::new(),
                 jobs: Vec::new(),
+                files: Vec::new(),
                 is_initialized: false,
                 created: 0,
             }),
@@ -337,6 +338,9 @@ impl Clients {
                 let ids = (*first..).take(jobs.len()).map(JobId);
                 if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
                     known.jobs.extend(ids);
+                    let relations = jobs.iter().flat_map(|job| job.relations.iter());
+                    let written = relations.filter(|(kind, _)| *kind == RelationKind::OutputFile);
+                    known.files.extend(written.map(|(_, file)| *file));
                 }
             }
             (Command::CreateRequirements { workflow, rows }, Answer::Created(first)) => {

@@ -487,7 +487,6 @@ impl World {
         let bounds = [
             ("window_max", stats.window_longest, limits.window_max),
             ("waiting_max", stats.waiting, limits.waiting_max),
-            ("lanes_max", stats.lanes, limits.lanes_max),
         ];
         match bounds.iter().find(|(_, is, max)| is > max) {
             Some((name, is, max)) => Err(format!("{name}: {is} of {max}")),
@@ -564,6 +563,7 @@ impl World {
                         wait_until: None,
                     };
                     self.send(Command::Claim(claim));
+                    self.settle()?;
                 }
             }
             for (n, row) in held.iter().enumerate() {
@@ -582,8 +582,8 @@ impl World {
                 let attempt = Some(row.attempt);
                 let completions = vec![Completion { job: row.id, run, attempt, node: None, outcome }];
                 self.send(Command::Report(Report { workflow: row.workflow, completions, claim: None }));
+                self.settle()?;
             }
-            self.settle()?;
             if self.summary.handed_out == before && held.is_empty() {
                 return self.check_drained();
             }

@@ -59,7 +59,7 @@ impl Oracle {
                 key,
                 on: Default::default(),
                 by: Default::default(),
-                payload: new.payload.clone(),
+                payloads: vec![new.payload.clone()],
                 grants: 0,
             };
             workflow.jobs.insert(job, made);
@@ -94,7 +94,7 @@ impl Oracle {
             job.row.flags = job.row.flags.with(JobFlags::CANCEL_ON_FAILURE, cancel);
         }
         if let (Some(_), Some(payload)) = (&change.name, &change.payload) {
-            job.payload = payload.clone();
+            job.payloads.push(payload.clone());
         }
         self.dirty.insert(id);
         Ok(())
