@@ -1,0 +1,363 @@
+//! The command line: every flag, and the help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use forebay_wire::JobStatus;
+
+/// Where a database is if nobody says.
+pub const DEFAULT_DB: &str = "forebay.db";
+
+/// How long a run may take at its end to write what it has.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay run diamond.yaml                     run a workflow; again: go on where it was
+  forebay run sweep.kdl --max-parallel-jobs 8  eight jobs at a time, whatever they need
+  forebay status                               how far the workflows of ./forebay.db are
+  forebay results --failed                     which jobs failed, and how
+
+  forebay serve --db jobs.db --http 0.0.0.0:8080
+  forebay create diamond.yaml --url http://host:8080
+  forebay worker --url http://host:8080 --workflow 1
+
+Exit codes:
+    0  all that was asked is done; for a run: every job completed
+    1  an error; the message says which
+    2  the command line is wrong
+    3  a run cannot go on: no ready job fits this machine, or none will become ready
+    4  a run came to its end, but some jobs failed, or were canceled or terminated
+  130  interrupted; the next run goes on
+
+Logs go to stderr: --log-level or RUST_LOG say how many.";
+
+const RUN_HELP: &str = "\
+Examples:
+  forebay run diamond.yaml
+  forebay run diamond.yaml --num-cpus 4 --memory-gb 16
+  forebay run diamond.yaml --retry-failed     failed jobs, and what hangs on them, once more
+  forebay run diamond.yaml --fresh            forget the earlier run of this file
+  forebay run diamond.yaml --json --quiet     one JSON object on stdout at the end
+
+Run the same file again and it goes on where it was: what is done is not repeated. Jobs that were
+running when an earlier `forebay run` was killed are ended and run again. The first Ctrl-C stops
+taking jobs, the second terminates those that run, the third kills them.
+
+Exit codes:
+    0  every job completed
+    1  an error; the message says which
+    2  the command line is wrong
+    3  the run cannot go on: no ready job fits this machine, or none will become ready
+    4  the run came to its end, but some jobs failed, or were canceled or terminated
+  130  interrupted; the next run goes on";
+
+const SERVE_HELP: &str = "\
+Examples:
+  forebay serve --db jobs.db --http 127.0.0.1:8080
+  forebay serve --db jobs.db --http 127.0.0.1:0 --durability process
+
+Prints `listening http=ADDR` once it takes requests. SIGTERM and SIGINT stop it: it answers what it
+has taken, writes everything, and exits with 0.
+
+Exit codes:
+  0  stopped; everything is written
+  1  it could not start, or its store is dead; the message says how many changes were not written
+  2  the command line is wrong";
+
+const WORKER_HELP: &str = "\
+Examples:
+  forebay worker --url http://host:8080 --workflow 1
+  forebay worker --url http://host:8080 --workflow 1 --num-cpus 16 --label gpu
+
+Exit codes are those of `forebay run`. Jobs that failed count only if they ran here.";
+
+const DURABILITY_HELP: &str = "\
+What an acknowledged change survives:
+  power    kill -9 and power loss
+  process  kill -9; power loss takes at most the last --sync-interval";
+
+/// A job server, and what runs the jobs.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// What to log to stderr: error, warn, info, debug, trace, or as RUST_LOG has it.
+    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", hide_env = true)]
+    pub log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a workflow file here, or go on with it: server and worker in one process.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Serve a database over HTTP.
+    #[command(after_help = SERVE_HELP)]
+    Serve(ServeArgs),
+    /// Run jobs of a workflow of a server.
+    #[command(after_help = WORKER_HELP)]
+    Worker(WorkerArgs),
+    /// Create a workflow on a server from a file, ready for workers; prints its number.
+    Create(CreateArgs),
+    /// Show how far workflows are.
+    Status(StatusArgs),
+    /// List the jobs of a workflow.
+    Jobs(JobsArgs),
+    /// List how the attempts of a workflow's jobs ended.
+    Results(ResultsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The workflow: YAML, JSON, JSON5 or KDL, by the name's end.
+    pub file: PathBuf,
+    /// The database, made if it is not there.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_DB)]
+    pub db: PathBuf,
+    #[command(flatten)]
+    pub running: RunningArgs,
+    #[command(flatten)]
+    pub durability: DurabilityArgs,
+    /// Forget what an earlier run of this file left in the database, and begin anew.
+    #[arg(long)]
+    pub fresh: bool,
+    /// Run failed, canceled and terminated jobs again, with all that hangs on them.
+    #[arg(long, conflicts_with = "fresh")]
+    pub retry_failed: bool,
+    #[command(flatten)]
+    pub display: DisplayArgs,
+}
+
+/// How jobs are run.
+#[derive(Debug, Args)]
+pub struct RunningArgs {
+    /// Where the jobs' output goes.
+    #[arg(long, value_name = "DIR", default_value = "forebay_output")]
+    pub output: PathBuf,
+    /// Run so many jobs at a time, whatever they need.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_parallel_jobs: Option<u32>,
+    /// CPUs to pack jobs on, instead of those that are detected.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    pub num_cpus: Option<i64>,
+    /// Memory to pack jobs on, in GiB, instead of what is detected.
+    #[arg(long, value_name = "X", value_parser = positive)]
+    pub memory_gb: Option<f64>,
+    /// GPUs to pack jobs on, instead of those that are detected.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    pub num_gpus: Option<i64>,
+    /// Take jobs with labels, all of them among these, and only such; may be given several times.
+    #[arg(long = "label", value_name = "LABEL", value_parser = label)]
+    pub labels: Vec<String>,
+    /// What the first Ctrl-C does to running jobs; the second terminates them in any case.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnInterrupt::Wait)]
+    pub on_interrupt: OnInterrupt,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnInterrupt {
+    /// Wait until they end.
+    Wait,
+    /// Terminate them.
+    Terminate,
+}
+
+/// What is shown, and how.
+#[derive(Debug, Args)]
+pub struct DisplayArgs {
+    /// No progress; at the end only what went wrong.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// One JSON object on stdout at the end, in the place of the summary.
+    #[arg(long)]
+    pub json: bool,
+    /// What happens as JSON, a line each, on stdout.
+    #[arg(long)]
+    pub events: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DurabilityArgs {
+    /// What an acknowledged change survives.
+    #[arg(long, value_name = "MODE", value_parser = durability, default_value = "power", long_help = DURABILITY_HELP)]
+    pub durability: DurabilityMode,
+    /// With --durability process: how often to sync, such as 100ms.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub sync_interval: Option<Duration>,
+    /// The least time between two commits, such as 1ms.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub flush_interval: Option<Duration>,
+}
+
+/// What an acknowledged change survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DurabilityMode {
+    Power,
+    Process,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The database, made if it is not there.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_DB)]
+    pub db: PathBuf,
+    /// Where to listen for torc's HTTP API; port 0 picks one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub http: String,
+    #[command(flatten)]
+    pub durability: DurabilityArgs,
+    /// How long a stop may take to write what was taken, such as 10s.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub stop_timeout: Duration,
+    /// Accepted for later: the tasks door is not there yet.
+    #[arg(long, value_name = "ADDR")]
+    pub grpc: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Address of the server.
+    #[arg(long)]
+    pub url: String,
+    /// The workflow, by its number; otherwise the newest that has something left to do.
+    #[arg(long, value_name = "ID")]
+    pub workflow: Option<i64>,
+    #[command(flatten)]
+    pub running: RunningArgs,
+    /// Leave when there was nothing to take for so long, such as 90s; without it, when the workflow
+    /// is complete or cannot go on here.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub idle_max: Option<Duration>,
+    /// How long this machine is ours, such as 4h; jobs are terminated in time before.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time_limit: Option<Duration>,
+    /// Terminate jobs that run longer than their resource requirements say.
+    #[arg(long)]
+    pub enforce_runtime: bool,
+    #[command(flatten)]
+    pub display: DisplayArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// The workflow: YAML, JSON, JSON5 or KDL, by the name's end.
+    pub file: PathBuf,
+    /// Address of the server.
+    #[arg(long)]
+    pub url: String,
+    /// Print a JSON object instead of the number.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where to look.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// A database; it may be in use meanwhile.
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_DB, conflicts_with = "url")]
+    pub db: PathBuf,
+    /// A server, instead of a database.
+    #[arg(long)]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// One workflow, by its number; otherwise all.
+    pub workflow: Option<i64>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// A JSON array instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// The workflow, by its number; otherwise the newest.
+    pub workflow: Option<i64>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Only jobs in this state, such as failed.
+    #[arg(long, value_name = "STATE", value_parser = clap::builder::ValueParser::new(status))]
+    pub status: Option<JobStatus>,
+    /// A JSON array instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ResultsArgs {
+    /// The workflow, by its number; otherwise the newest.
+    pub workflow: Option<i64>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Only what did not complete.
+    #[arg(long)]
+    pub failed: bool,
+    /// Every attempt, not only the latest of each job.
+    #[arg(long)]
+    pub all_attempts: bool,
+    /// A JSON array instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms, 10s or 1h 30m"))
+}
+
+fn durability(text: &str) -> Result<DurabilityMode, String> {
+    match text {
+        "power" => Ok(DurabilityMode::Power),
+        "process" => Ok(DurabilityMode::Process),
+        "memory" => Err("this mode is not there yet: use power or process".to_owned()),
+        _ => Err("one of power, process".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if number > 0.0 && number.is_finite() { Ok(number) } else { Err("must be above 0".to_owned()) }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    forebay_wire::check_label(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+fn status(text: &str) -> Result<JobStatus, String> {
+    text.parse().map_err(|_| {
+        let known: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
+        format!("one of {}", known.join(", "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_written_with_their_unit() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("250").unwrap_err().contains("250ms"));
+    }
+
+    #[test]
+    fn memory_must_be_something() {
+        assert_eq!(positive("1.5"), Ok(1.5));
+        for bad in ["0", "-1", "inf", "NaN", "much"] {
+            assert!(positive(bad).is_err(), "{bad}");
+        }
+    }
+}
