@@ -1,6 +1,7 @@
 //! The engine with real threads, on a store that does what the test says.
 
 mod overload;
+mod pace;
 mod promises;
 mod stopping;
 mod world;
