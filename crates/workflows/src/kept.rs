@@ -13,7 +13,9 @@ const PAYLOAD_MAX: usize = 4096;
 
 /// A place for each id modulo `PLACES`: a newer job takes the place of an older one, which is then
 /// read from the store when it is needed.
-pub(crate) struct Kept(Mutex<Box<[Option<(JobRow, Payload)>]>>);
+pub(crate) struct Kept(Mutex<Places>);
+
+type Places = Box<[Option<(JobRow, Payload)>]>;
 
 impl Kept {
     pub fn new() -> Kept {
@@ -38,7 +40,7 @@ impl Kept {
         self.lock()[place(job)].take_if(|(row, _)| row.id == job)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Box<[Option<(JobRow, Payload)>]>> {
+    fn lock(&self) -> MutexGuard<'_, Places> {
         // Each place is whole at any time.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
 //! What a workflow's jobs refer to and who runs them: files, user data, compute nodes, failure
-//! handlers, events. A table is a [`Resource`]; what it has beyond that follows below.
+//! handlers, Slurm schedulers, events. A table is a [`Resource`]; what it has beyond that follows below.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use forebay_domain::job::RelationKind;
 use forebay_domain::port::Reader;
 use forebay_wire::{
     ComputeNodeModel, EventModel, FailureHandlerModel, FileModel, FilesModel, MessageResponse, RECORDS_MAX,
-    UserDataListModel, UserDataModel, check_label,
+    SlurmSchedulerModel, UserDataListModel, UserDataModel, check_label,
 };
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -35,6 +35,8 @@ pub(super) const FILES: Resource = Resource { table: Table::File, noun: "File", 
 pub(super) const USER_DATA: Resource = Resource { table: Table::UserData, noun: "User data", contains: &["name"] };
 pub(super) const NODES: Resource = Resource { table: Table::Node, noun: "Compute node", contains: &["hostname"] };
 pub(super) const EVENTS: Resource = Resource { table: Table::Event, noun: "Event", contains: &[] };
+pub(super) const SLURM_SCHEDULERS: Resource =
+    Resource { table: Table::SlurmScheduler, noun: "Slurm scheduler", contains: &[] };
 pub(super) const HANDLERS: Resource = Resource { table: Table::Handler, noun: "Failure handler", contains: &[] };
 
 pub(super) async fn get(door: &Door, resource: &'static Resource, id: i64) -> Reply {
@@ -310,6 +312,23 @@ fn document(table: Table, column: &'static str, field: &'static str, wanted: Jso
         });
         Ok(condition)
     })
+}
+
+pub(super) async fn create_slurm_scheduler(door: &Door, call: &Call<'_>) -> Reply {
+    let mut scheduler: SlurmSchedulerModel = call.json()?;
+    let workflow = scheduler.workflow_id;
+    scheduler.id = Some(insert(door, Table::SlurmScheduler, workflow, std::slice::from_ref(&scheduler)).await?);
+    Ok(http::ok_json(&scheduler))
+}
+
+pub(super) async fn update_slurm_scheduler(door: &Door, id: i64, call: &Call<'_>) -> Reply {
+    let scheduler: SlurmSchedulerModel = call.json()?;
+    set(door, &SLURM_SCHEDULERS, id, rows::changes(Table::SlurmScheduler, &scheduler)?).await
+}
+
+pub(super) async fn list_slurm_schedulers(door: &Door, call: &Call<'_>) -> Reply {
+    let params = call.params();
+    list(door, &SLURM_SCHEDULERS, params.required("workflow_id")?, &params, None).await
 }
 
 pub(super) async fn create_handler(door: &Door, call: &Call<'_>) -> Reply {

@@ -305,9 +305,10 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
         check_label(label).map_err(|bad| Fault::unprocessable(bad.to_string()))?;
     }
     let command = Command::UpdateJob { job: JobId(id), change: Box::new(change(body, held, !changed.is_empty())) };
-    door.kept().take(JobId(id));
     match door.engine().call(command).await.map_err(|error| Doing::Update.fault(error))? {
-        Answer::Done => {}
+        Answer::Done => {
+            door.kept().take(JobId(id));
+        }
         other => return Err(unexpected(&other)),
     }
     if disable {
@@ -378,9 +379,11 @@ fn change(body: JobModel, mut held: JobModel, draft_only: bool) -> JobChange {
 pub(super) async fn delete(door: &Door, id: i64) -> Reply {
     let whole = look_at(door, id).await?;
     let command = Command::DeleteJobs { workflow: whole.view.row.workflow, job: Some(JobId(id)) };
-    door.kept().take(JobId(id));
     match door.engine().call(command).await? {
-        Answer::Count(_) => Ok(view(&whole)),
+        Answer::Count(_) => {
+            door.kept().take(JobId(id));
+            Ok(view(&whole))
+        }
         other => Err(unexpected(&other)),
     }
 }

@@ -18,7 +18,7 @@ use crate::fault::Fault;
 use crate::http::{self, Body, Call, Reply, path_id};
 use crate::{Door, Options};
 
-use catalog::{EVENTS, FILES, HANDLERS, NODES, USER_DATA};
+use catalog::{EVENTS, FILES, HANDLERS, NODES, SLURM_SCHEDULERS, USER_DATA};
 
 /// Segments of the longest path.
 const SEGMENTS_MAX: usize = 6;
@@ -219,6 +219,21 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
                 Method::GET => catalog::get(door, &HANDLERS, id).await,
                 Method::DELETE => catalog::delete_handler(door, id).await,
                 _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD")),
+            }
+        }
+        ["slurm_schedulers"] => match *method {
+            Method::GET => catalog::list_slurm_schedulers(door, call).await,
+            Method::POST => catalog::create_slurm_scheduler(door, call).await,
+            Method::DELETE => catalog::delete_all(door, &SLURM_SCHEDULERS, call).await,
+            _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
+        },
+        ["slurm_schedulers", id] => {
+            let id = path_id(id)?;
+            match *method {
+                Method::GET => catalog::get(door, &SLURM_SCHEDULERS, id).await,
+                Method::PUT => catalog::update_slurm_scheduler(door, id, call).await,
+                Method::DELETE => catalog::delete(door, &SLURM_SCHEDULERS, id).await,
+                _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
             }
         }
         ["resource_requirements"] => match *method {

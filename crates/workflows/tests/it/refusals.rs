@@ -66,7 +66,7 @@ async fn the_fence_refuses_reports_of_others() {
     let complete = |status: &str| format!("/jobs/{job}/complete_job/{status}/1");
     world.claim(w, 1).await;
 
-    let text = format!("Run ID mismatch: provided 7 but workflow status has 1");
+    let text = "Run ID mismatch: provided 7 but workflow status has 1".to_owned();
     assert_eq!(world.refused(Method::PUT, &format!("/jobs/{job}/start_job/7/{here}"), None).await, (422, text.clone()));
     world.ok(Method::PUT, &format!("/jobs/{job}/start_job/1/{here}"), None).await;
     let text = format!("job_id={job} has invalid status=running. Expected SubmittedPending for job start.");

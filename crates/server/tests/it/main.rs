@@ -1,0 +1,90 @@
+//! The listener: where it listens, how many it serves, how it stops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_engine::{Engine, EngineHandle, SystemClock};
+use forebay_server::{Options, Server};
+use forebay_store_sqlite::{SqliteReader, SqliteStore};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const PING: &str = "GET /torc-service/v1/ping HTTP/1.1\r\nhost: x\r\n\r\n";
+
+fn engine() -> (EngineHandle, TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("test.db");
+    let store = SqliteStore::open(&path, forebay_store_sqlite::Options::default()).expect("a new database");
+    let readers = move || SqliteReader::open(&path).map_err(|error| panic!("a reader: {error}"));
+    let options = forebay_engine::Options::power();
+    (Engine::start(store, readers, Arc::new(SystemClock::new()), options).expect("an engine"), folder)
+}
+
+async fn send(stream: &mut TcpStream, request: &str) {
+    stream.write_all(request.as_bytes()).await.expect("it is sent");
+}
+
+/// What comes next on a connection; empty if it was closed.
+async fn receive(stream: &mut TcpStream) -> String {
+    let mut buffer = vec![0; 4096];
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await.expect("an answer in time");
+    String::from_utf8_lossy(&buffer[..read.unwrap_or(0)]).into_owned()
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let (engine, _folder) = engine();
+    let first = Server::start(Options::loopback(), engine.clone()).await.expect("a server");
+    let options = Options { http: first.address(), ..Options::loopback() };
+    let error = Server::start(options, engine).await.expect_err("the address is taken");
+    assert_eq!(error.to_string(), format!("cannot listen on {}", first.address()));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_at_the_stop() {
+    let (engine, _folder) = engine();
+    let server = Server::start(Options::loopback(), engine).await.expect("a server");
+    let mut stream = TcpStream::connect(server.address()).await.expect("a connection");
+    send(&mut stream, PING).await;
+    assert!(receive(&mut stream).await.starts_with("HTTP/1.1 200"));
+    let address = server.address();
+    assert!(server.stop(PATIENCE).await);
+    assert_eq!(receive(&mut stream).await, "");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_in_time_is_broken_off() {
+    let (engine, _folder) = engine();
+    let server = Server::start(Options::loopback(), engine).await.expect("a server");
+    let mut stream = TcpStream::connect(server.address()).await.expect("a connection");
+    // Its body never comes.
+    send(
+        &mut stream,
+        "POST /torc-service/v1/workflows HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n",
+    )
+    .await;
+    assert!(receive(&mut stream).await.starts_with("HTTP/1.1 100"));
+    assert!(!server.stop(Duration::from_millis(20)).await);
+    assert_eq!(receive(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_until_another_ends() {
+    let (engine, _folder) = engine();
+    let options = Options { connections_max: 1, ..Options::loopback() };
+    let server = Server::start(options, engine).await.expect("a server");
+    let mut first = TcpStream::connect(server.address()).await.expect("a connection");
+    send(&mut first, PING).await;
+    assert!(receive(&mut first).await.starts_with("HTTP/1.1 200"));
+    let mut second = TcpStream::connect(server.address()).await.expect("a connection");
+    send(&mut second, PING).await;
+    // The first is still served.
+    send(&mut first, PING).await;
+    assert!(receive(&mut first).await.starts_with("HTTP/1.1 200"));
+    drop(first);
+    assert!(receive(&mut second).await.starts_with("HTTP/1.1 200"));
+    assert!(server.stop(PATIENCE).await);
+}
