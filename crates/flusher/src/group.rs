@@ -44,11 +44,12 @@ pub trait Ledger: Send + 'static {
     /// Undoes what was applied since [`begin`](Ledger::begin); called after any failure since.
     fn roll_back(&mut self);
 
-    /// A transaction of one operation; override it where that is cheaper.
+    /// A transaction of one operation; override it where that is cheaper. The operation may be
+    /// taken apart once it is committed.
     ///
     /// # Errors
     /// As the three steps.
-    fn apply_alone(&mut self, op: &Self::Op) -> Result<Self::Answer, Failure> {
+    fn apply_alone(&mut self, op: &mut Self::Op) -> Result<Self::Answer, Failure> {
         self.begin()?;
         let answer = self.apply(op)?;
         self.commit()?;
@@ -453,7 +454,7 @@ impl<L: Ledger> Shared<L> {
             match self.next_in_line() {
                 Some(next) => batch.joined.push(next),
                 None => {
-                    let own = ledger.apply_alone(&batch.own)?;
+                    let own = ledger.apply_alone(&mut batch.own)?;
                     return Ok(Committed { own, joined: Vec::new(), took: Duration::ZERO });
                 }
             }

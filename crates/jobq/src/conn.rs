@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{CachedStatement, Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
@@ -69,6 +70,8 @@ impl Conn {
 
     fn new(mut db: Connection, is_memory: bool) -> Result<Self, Error> {
         db.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // Else SQLite plans a statement anew each time that a value is bound to it.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let strict = Arc::new(AtomicBool::new(false));
         let wall = Arc::clone(&strict);
         db.authorizer(Some(

@@ -28,7 +28,7 @@ impl Json {
     /// # Errors
     /// If it has a map with keys that are not strings, or fails by itself.
     pub fn of(value: &(impl Serialize + ?Sized)) -> Result<Self, Error> {
-        let mut text = Vec::with_capacity(64);
+        let mut text = Vec::with_capacity(512);
         let mut serializer = serde_json::Serializer::with_formatter(&mut text, AsPython);
         value.serialize(&mut serializer).map_err(|error| Error::NotJson(error.to_string()))?;
         Ok(Json(String::from_utf8(text).expect("the formatter writes ASCII")))
@@ -47,6 +47,11 @@ impl Json {
     #[must_use]
     pub fn from_trusted(text: String) -> Self {
         Json(text)
+    }
+
+    /// Takes the text and leaves nothing, which is no document.
+    pub(crate) fn take(&mut self) -> Self {
+        Json(std::mem::take(&mut self.0))
     }
 
     /// The text.
@@ -173,6 +178,10 @@ impl Formatter for AsPython {
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
+        // Most text is plain, and this look at it is quick.
+        if rest.is_ascii() && !rest.as_bytes().contains(&0x7f) {
+            return writer.write_all(rest.as_bytes());
+        }
         while let Some(at) = rest.find(|c: char| !c.is_ascii() || c == '\x7f') {
             writer.write_all(&rest.as_bytes()[..at])?;
             let odd = rest[at..].chars().next().expect("a char was found here");

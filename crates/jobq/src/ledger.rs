@@ -95,7 +95,8 @@ impl Ledger for FileLedger {
     }
 
     fn apply(&mut self, op: &Op) -> Result<Answer, Failure> {
-        self.apply_within(op)
+        let answer = self.apply_within(op)?;
+        Ok(answer.map(|given| op.complete(given)))
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
@@ -119,7 +120,7 @@ impl Ledger for FileLedger {
 
     /// One statement is a transaction by itself; and where nobody else can come between, so are
     /// one write and what was read for it.
-    fn apply_alone(&mut self, op: &Op) -> Result<Answer, Failure> {
+    fn apply_alone(&mut self, op: &mut Op) -> Result<Answer, Failure> {
         self.check_sync()?;
         self.conn.refresh().map_err(failure)?;
         let is_alone =
@@ -128,13 +129,13 @@ impl Ledger for FileLedger {
             self.begin()?;
             let answer = self.apply_within(op)?;
             self.commit()?;
-            return Ok(answer);
+            return Ok(answer.map(|given| op.consume(given)));
         }
         let answer = op.apply(&mut self.conn, (self.clock)())?;
         if !op.only_reads() {
             self.committed();
         }
-        Ok(answer)
+        Ok(answer.map(|given| op.consume(given)))
     }
 }
 

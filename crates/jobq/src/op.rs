@@ -1,10 +1,11 @@
 //! What callers ask of the file, each in a transaction that it may share with others.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use forebay_flusher::Failure;
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension, Row, Statement, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use crate::conn::Conn;
 use crate::error::{Severity, severity};
@@ -37,6 +38,12 @@ pub(crate) enum Ask {
 /// What an operation gives.
 pub(crate) enum Given {
     Job(Job),
+    /// A new job, without its payload and state, which the operation has.
+    Created {
+        id: i64,
+        events: Json,
+        modified: i64,
+    },
     Jobs(Vec<Job>),
     Polled(Polled),
     /// What was asked for was not there.
@@ -105,9 +112,10 @@ impl Op {
         match &self.ask {
             Ask::Get { .. } | Ask::Query { .. } => true,
             Ask::Create { options, .. } => options.is_plain() && table.events == Events::Column,
-            Ask::Cas { .. } | Ask::Append { .. } => table.events == Events::Column,
+            Ask::Append { wants_job, .. } => !wants_job && table.events == Events::Column,
             Ask::Renew { .. } => table.has_extras,
             Ask::Poll { .. }
+            | Ask::Cas { .. }
             | Ask::Delete { .. }
             | Ask::Finish { .. }
             | Ask::CreateQueue { .. }
@@ -116,14 +124,37 @@ impl Op {
         }
     }
 
-    /// The operation writes with one statement at most, whatever it reads before.
+    /// The operation writes with one statement at most, whatever it reads.
     pub(crate) fn is_one_write(&self, conn: &mut Conn) -> bool {
+        let Ok(Some(table)) = conn.table(&self.queue) else {
+            return false;
+        };
         match &self.ask {
-            Ask::Poll { limit: 1, lease_ms: None, .. } => {
-                let table = conn.table(&self.queue);
-                matches!(table, Ok(Some(t)) if !t.has_extras && t.events == Events::Column)
-            }
+            Ask::Poll { limit: 1, lease_ms: None, .. } => !table.has_extras && table.events == Events::Column,
+            Ask::Append { .. } | Ask::Cas { .. } => table.events == Events::Column,
             _ => self.is_one_statement(conn),
+        }
+    }
+
+    /// Completes a new job with what was given for it.
+    pub(crate) fn complete(&self, given: Given) -> Given {
+        match (given, &self.ask) {
+            (Given::Created { id, events, modified }, Ask::Create { payload, state, .. }) => {
+                let (payload, state) = (payload.clone(), state.clone());
+                Given::Job(Job { id, payload, events, state, modified })
+            }
+            (given, _) => given,
+        }
+    }
+
+    /// Completes a new job with what was given for it, when that is needed no more.
+    pub(crate) fn consume(&mut self, given: Given) -> Given {
+        match (given, &mut self.ask) {
+            (Given::Created { id, events, modified }, Ask::Create { payload, state, .. }) => {
+                let (payload, state) = (payload.take(), state.take());
+                Given::Job(Job { id, payload, events, state, modified })
+            }
+            (given, _) => given,
         }
     }
 
@@ -199,6 +230,12 @@ struct Call<'a> {
     now_ms: i64,
 }
 
+/// What a job on lease is marked with, beside the state to go back to.
+struct Lease {
+    until_ms: i64,
+    attempt: i64,
+}
+
 impl Call<'_> {
     /// Seconds since 1970, as jobs and events have them.
     fn now(&self) -> i64 {
@@ -207,8 +244,8 @@ impl Call<'_> {
 
     fn create(self, payload: &Json, state: &Json, options: &CreateOptions) -> Result<Given, Fault> {
         let modified = self.now();
-        let event = format!(r#"["job_created",{{"timestamp":"{modified}"}}]"#);
-        let events = format!("[{event}]");
+        let mut events = String::with_capacity(64);
+        write!(events, r#"[["job_created",{{"timestamp":"{modified}"}}]]"#).expect("a string takes any text");
         let logged = match self.table.events {
             Events::Column => Some(&events),
             Events::Table => None,
@@ -226,7 +263,7 @@ impl Call<'_> {
         let id = self.conn.db().last_insert_rowid();
         drop(insert);
         if logged.is_none() {
-            self.log(id, &event)?;
+            self.log(id, &events[1..events.len() - 1])?;
         }
         if !options.is_plain() {
             let due = (options.delay_ms > 0).then(|| self.now_ms + options.delay_ms);
@@ -237,19 +274,16 @@ impl Call<'_> {
             let hidden = i64::from(due.is_some());
             self.conn.prepare(&sql)?.execute(params![options.priority, hidden, due, options.retries, id])?;
         }
-        Ok(Given::Job(Job {
-            id,
-            payload: payload.clone(),
-            events: Json::from_trusted(events),
-            state: state.clone(),
-            modified,
-        }))
+        Ok(Given::Created { id, events: Json::from_trusted(events), modified })
     }
 
     fn get(&self, id: i64) -> Result<Job, Fault> {
+        self.find_one(id)?.ok_or_else(|| Error::NoJob(id).into())
+    }
+
+    fn find_one(&self, id: i64) -> Result<Option<Job>, Fault> {
         let mut statement = self.conn.prepare(&self.table.get)?;
-        let job = statement.query_row([id], job_of).optional()?;
-        job.ok_or_else(|| Error::NoJob(id).into())
+        Ok(statement.query_row([id], job_of).optional()?)
     }
 
     fn query(&self, query: &Compiled, limit: Option<u64>) -> Result<Given, Fault> {
@@ -271,10 +305,11 @@ impl Call<'_> {
         let until_ms = lease_ms.map(|lease| self.now_ms.saturating_add(lease));
         let mut jobs = Vec::with_capacity(found.len());
         for (job, attempt) in found {
-            let attempt = attempt + i64::from(lease_ms.is_some());
-            let back = until_ms.map(|_| job.state.clone());
-            let job = self.advance(job, state, until_ms, back.as_ref(), attempt)?;
-            jobs.push(Leased { job, attempt, until_ms: until_ms.unwrap_or(i64::MAX) });
+            let lease = until_ms.map(|until_ms| Lease { until_ms, attempt: attempt + 1 });
+            let (attempt, until_ms) =
+                lease.as_ref().map_or((attempt, i64::MAX), |lease| (lease.attempt, lease.until_ms));
+            let job = self.advance(job, state, lease)?;
+            jobs.push(Leased { job, attempt, until_ms });
         }
         let next_due_ms = if jobs.is_empty() && self.table.has_extras {
             let sql = format!("SELECT min(due) FROM {} WHERE due IS NOT NULL", self.table.table);
@@ -296,19 +331,12 @@ impl Call<'_> {
         Ok(found)
     }
 
-    /// Moves a job to another state and logs it.
-    fn advance(
-        &self,
-        mut job: Job,
-        state: &Json,
-        due: Option<i64>,
-        back: Option<&Json>,
-        attempt: i64,
-    ) -> Result<Job, Fault> {
+    /// Moves a job to another state and logs it; on lease, or with any lease ended.
+    fn advance(&self, mut job: Job, state: &Json, lease: Option<Lease>) -> Result<Job, Fault> {
         let now = self.now();
         let event = advanced(&job.state, state, now);
         job.events = appended(job.events, &event);
-        job.state = state.clone();
+        let old = std::mem::replace(&mut job.state, state.clone());
         job.modified = now;
         let mut update = self.conn.prepare(&self.table.move_to)?;
         if self.table.events == Events::Column {
@@ -317,10 +345,12 @@ impl Call<'_> {
         update.raw_bind_parameter(2, job.state.as_str())?;
         update.raw_bind_parameter(3, now)?;
         update.raw_bind_parameter(4, job.id)?;
-        if self.table.has_extras {
-            update.raw_bind_parameter(5, due)?;
-            update.raw_bind_parameter(6, back.map(Json::as_str))?;
+        if let Some(Lease { until_ms, attempt }) = lease {
+            update.raw_bind_parameter(5, until_ms)?;
+            update.raw_bind_parameter(6, old.as_str())?;
             update.raw_bind_parameter(7, attempt)?;
+        } else if self.table.has_extras {
+            (5..=7).try_for_each(|n| update.raw_bind_parameter(n, rusqlite::types::Null))?;
         }
         update.raw_execute()?;
         drop(update);
@@ -351,22 +381,15 @@ impl Call<'_> {
             let is_dead = retries.is_some_and(|retries| attempt > retries);
             let state = Json::from_trusted(if is_dead { DEAD.to_owned() } else { back });
             let job = self.get(id)?;
-            self.advance(job, &state, None, None, attempt)?;
+            self.advance(job, &state, None)?;
         }
         Ok(())
     }
 
     fn cas(self, id: i64, old: &Json, new: &Json) -> Result<Given, Fault> {
-        let event = advanced(old, new, self.now());
-        let mut update = self.conn.prepare(&self.table.cas)?;
-        self.bind_event(&mut update, &event)?;
-        update.raw_bind_parameter(2, self.now())?;
-        update.raw_bind_parameter(3, id)?;
-        update.raw_bind_parameter(4, new.as_str())?;
-        update.raw_bind_parameter(5, old.as_str())?;
-        match self.returned(update, id, &event, true)? {
-            Some(given) => Ok(given),
-            None => Ok(Given::Nothing),
+        match self.find_one(id)? {
+            Some(job) if job.state == *old => self.advance(job, new, None).map(Given::Job),
+            Some(_) | None => Ok(Given::Nothing),
         }
     }
 
@@ -374,22 +397,28 @@ impl Call<'_> {
         let now = self.now();
         let event = format!(r#"["user_event",{{"event":{event},"timestamp":"{now}"}}]"#);
         let mut update = self.conn.prepare(&self.table.append)?;
-        self.bind_event(&mut update, &event)?;
+        if self.table.events == Events::Column {
+            update.raw_bind_parameter(1, &event)?;
+        }
         update.raw_bind_parameter(2, now)?;
         update.raw_bind_parameter(3, id)?;
-        self.returned(update, id, &event, wants_job)?.ok_or_else(|| Error::NoJob(id).into())
+        if update.raw_execute()? == 0 {
+            return Err(Error::NoJob(id).into());
+        }
+        drop(update);
+        if self.table.events == Events::Table {
+            self.log(id, &event)?;
+        }
+        if wants_job { self.get(id).map(Given::Job) } else { Ok(Given::Done) }
     }
 
     fn finish(self, id: i64, attempt: i64, state: &Json) -> Result<Given, Fault> {
-        let old = self.get(id)?.state;
-        let event = advanced(&old, state, self.now());
-        let mut update = self.conn.prepare(&self.table.finish)?;
-        self.bind_event(&mut update, &event)?;
-        update.raw_bind_parameter(2, self.now())?;
-        update.raw_bind_parameter(3, id)?;
-        update.raw_bind_parameter(4, state.as_str())?;
-        update.raw_bind_parameter(5, attempt)?;
-        self.returned(update, id, &event, true)?.ok_or_else(|| Error::LeaseEnded(id).into())
+        let job = self.get(id)?;
+        let sql = format!("SELECT 1 FROM {} WHERE id = ?1 AND attempt = ?2 AND back IS NOT NULL", self.table.table);
+        if !self.conn.prepare(&sql)?.exists([id, attempt])? {
+            return Err(Error::LeaseEnded(id).into());
+        }
+        self.advance(job, state, None).map(Given::Job)
     }
 
     fn renew(self, id: i64, attempt: i64, lease_ms: i64) -> Result<Given, Fault> {
@@ -410,42 +439,6 @@ impl Call<'_> {
         }
         let deleted = self.conn.prepare(&self.table.delete)?.execute([id])?;
         Ok(if deleted == 0 { Given::Nothing } else { Given::Done })
-    }
-
-    fn bind_event(&self, update: &mut Statement<'_>, event: &str) -> Result<(), Fault> {
-        if self.table.events == Events::Column {
-            update.raw_bind_parameter(1, event)?;
-        }
-        Ok(())
-    }
-
-    /// Runs an update of one job; none if it found no job.
-    fn returned(
-        &self,
-        mut update: rusqlite::CachedStatement<'_>,
-        id: i64,
-        event: &str,
-        wants_job: bool,
-    ) -> Result<Option<Given>, Fault> {
-        let mut rows = update.raw_query();
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let given = match self.table.events {
-            Events::Column if wants_job => Some(Given::Job(job_of(row)?)),
-            Events::Column | Events::Table => None,
-        };
-        // The statement takes effect when it is done.
-        while rows.next()?.is_some() {}
-        drop(rows);
-        drop(update);
-        if let Some(given) = given {
-            return Ok(Some(given));
-        }
-        if self.table.events == Events::Table {
-            self.log(id, event)?;
-        }
-        if wants_job { self.get(id).map(|job| Some(Given::Job(job))) } else { Ok(Some(Given::Done)) }
     }
 
     /// Adds an event to the log in a table.

@@ -26,8 +26,6 @@ pub(crate) struct Table {
     pub(crate) insert: String,
     pub(crate) get: String,
     pub(crate) append: String,
-    pub(crate) cas: String,
-    pub(crate) finish: String,
     pub(crate) delete: String,
     pub(crate) move_to: String,
     fields: String,
@@ -65,20 +63,16 @@ impl Table {
             ),
         };
         let fields = format!("id, payload, {events_field}, state, modified");
-        let end_lease = if has_extras { ", hidden = 0, due = NULL, back = NULL" } else { "" };
-        let returning = match events {
-            Events::Column => "RETURNING id, payload, events, state, modified",
-            // A subquery would see the log without the new event; the caller reads it afterwards.
-            Events::Table => "RETURNING id",
-        };
         let (insert_events, insert_value) = match events {
             Events::Column => ("events, ", "?3, "),
             Events::Table => ("", ""),
         };
         let (move_events, move_lease) = match (events, has_extras) {
-            (Events::Column, true) => ("events = ?1, ", ", due = ?5, back = ?6, attempt = ?7, hidden = 0"),
+            (Events::Column, true) => {
+                ("events = ?1, ", ", due = ?5, back = ?6, attempt = coalesce(?7, attempt), hidden = 0")
+            }
             (Events::Column, false) => ("events = ?1, ", ""),
-            (Events::Table, true) => ("", ", due = ?5, back = ?6, attempt = ?7, hidden = 0"),
+            (Events::Table, true) => ("", ", due = ?5, back = ?6, attempt = coalesce(?7, attempt), hidden = 0"),
             (Events::Table, false) => ("", ""),
         };
         Table {
@@ -87,15 +81,7 @@ impl Table {
                  VALUES (?1, ?2, {insert_value}?4)"
             ),
             get: format!("SELECT {fields} FROM {table} AS j WHERE id = ?1"),
-            append: format!("UPDATE {table} SET {set_events}modified = ?2 WHERE id = ?3 {returning}"),
-            cas: format!(
-                "UPDATE {table} SET {set_events}modified = ?2, state = ?4{end_lease} \
-                 WHERE id = ?3 AND state = ?5 {returning}"
-            ),
-            finish: format!(
-                "UPDATE {table} SET {set_events}modified = ?2, state = ?4{end_lease} \
-                 WHERE id = ?3 AND attempt = ?5 AND back IS NOT NULL {returning}"
-            ),
+            append: format!("UPDATE {table} SET {set_events}modified = ?2 WHERE id = ?3"),
             delete: format!("DELETE FROM {table} WHERE id = ?1"),
             move_to: format!(
                 "UPDATE {table} SET {move_events}state = ?2, modified = ?3{move_lease} \

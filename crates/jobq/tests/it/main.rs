@@ -1,5 +1,6 @@
 //! The queue seen by its callers.
 
+mod audit;
 mod extras;
 mod files;
 mod jobq;
