@@ -41,9 +41,9 @@ Examples:
   forebay run diamond.yaml --fresh            forget the earlier run of this file
   forebay run diamond.yaml --json --quiet     one JSON object on stdout at the end
 
-Run the same file again and it goes on where it was: what is done is not repeated. Jobs that were
-running when an earlier `forebay run` was killed are ended and run again. The first Ctrl-C stops
-taking jobs, the second terminates those that run, the third kills them.
+Run the same file again and it goes on where it was: what is done is not repeated. What an earlier
+run had begun when it was killed or interrupted is ended and run again; failed jobs stay failed. The
+first Ctrl-C stops taking jobs, the second terminates those that run, the third kills them.
 
 Exit codes:
     0  every job completed
@@ -124,7 +124,7 @@ pub struct RunArgs {
     /// Forget what an earlier run of this file left in the database, and begin anew.
     #[arg(long)]
     pub fresh: bool,
-    /// Run failed, canceled and terminated jobs again, with all that hangs on them.
+    /// Run failed and canceled jobs again, with all that hangs on them.
     #[arg(long, conflicts_with = "fresh")]
     pub retry_failed: bool,
     #[command(flatten)]

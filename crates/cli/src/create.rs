@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use forebay_spec::{Creation, Workflow};
 use forebay_wire::{BASE_PATH, MessageResponse, WorkflowModel};
 use forebay_worker::Client;
@@ -47,6 +47,9 @@ pub fn load(file: &Path) -> anyhow::Result<Workflow> {
     for notice in &workflow.notices {
         eprintln!("{}:{}: note: {}", file.display(), notice.position.line, notice.message);
     }
+    if !workflow.actions.is_empty() {
+        bail!("{} has `actions`, which are not carried out yet: leave them out to run it here", file.display());
+    }
     check_inputs(&workflow, &here)?;
     Ok(workflow)
 }
@@ -61,7 +64,7 @@ fn check_inputs(workflow: &Workflow, here: &Path) -> anyhow::Result<()> {
     let Some(count) = std::num::NonZero::new(missing.len()) else { return Ok(()) };
     let more = if count.get() > NAMED_MAX { ", and more" } else { "" };
     let named = missing.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
-    anyhow::bail!("jobs read files that are not there and that no job writes: {named}{more}")
+    bail!("jobs read files that are not there and that no job writes: {named}{more}")
 }
 
 /// Creates the workflow and makes its first jobs ready. If that fails, nothing of it stays.

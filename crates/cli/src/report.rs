@@ -227,14 +227,19 @@ fn why(end: &End) -> Option<String> {
     match end {
         End::Complete => None,
         End::Canceled => Some("the workflow was canceled".to_owned()),
-        End::Interrupted => Some("interrupted; the same command goes on".to_owned()),
+        End::Interrupted => Some("interrupted; the same command goes on, and runs again what was cut short".to_owned()),
         End::TimeLimit => Some("the time limit is over".to_owned()),
         End::NothingFits { jobs, has } => {
             let mut text = format!("cannot go on: no ready job fits what there is here: {}", amount(has));
             for job in jobs {
                 text += &format!("\n  {} (job {}) needs {}", job.name, job.job_id, needs(job));
             }
-            text += "\n--num-cpus, --memory-gb and --num-gpus say that there is more than was detected";
+            if jobs.iter().any(|job| !job.labels.is_empty()) {
+                text += "\njobs with labels are run by a worker with --label";
+            }
+            if jobs.iter().any(|job| job.labels.is_empty()) {
+                text += "\n--num-cpus, --memory-gb and --num-gpus say that there is more than was detected";
+            }
             Some(text)
         }
         End::Stuck(counts) => Some(stuck(counts)),

@@ -26,7 +26,7 @@ pub struct Plan {
     pub workflow_id: i64,
     /// The file was run before.
     pub goes_on: bool,
-    /// Jobs that an earlier run had in flight, and that are ready again.
+    /// Jobs that an earlier run had begun and not brought to their end; they are ready again.
     pub taken_back: usize,
     /// Jobs that run again on request.
     pub retried: i64,
@@ -54,7 +54,8 @@ pub async fn plan(client: &Client, workflow: &Workflow, source: &Source, wish: W
             source.path
         );
     }
-    let taken_back = take_back(client, id, found.run_id.unwrap_or_default()).await?;
+    let was_canceled = found.is_canceled == Some(true);
+    let taken_back = if was_canceled { 0 } else { take_back(client, id, found.run_id.unwrap_or_default()).await? };
     let retried = if wish.retry_failed { retry_failed(client, id).await? } else { 0 };
     let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status")).await?;
     if status.jobs_by_status.uninitialized > 0 {
@@ -88,11 +89,12 @@ async fn whole(client: &Client, found: Vec<WorkflowModel>) -> anyhow::Result<Vec
     Ok(whole)
 }
 
-/// Makes every job that an earlier worker held ready again, as a new attempt: what that worker may
-/// still say of the old one is not accepted. Its processes are gone.
+/// Makes every job ready again that an earlier run had begun and not brought to its own end: those
+/// that it held when it was killed, and those that it terminated when it was interrupted. Each is a
+/// new attempt: what is still said of the old one is not accepted. Their processes are gone.
 async fn take_back(client: &Client, workflow: i64, run: i64) -> anyhow::Result<usize> {
     let mut taken = 0;
-    for status in [JobStatus::Pending, JobStatus::Running] {
+    for status in [JobStatus::Pending, JobStatus::Running, JobStatus::Terminated] {
         loop {
             let path = format!("/jobs?workflow_id={workflow}&status={status}&limit=10000");
             let page: ListJobsResponse = client.get(&path).await?;

@@ -1,0 +1,10 @@
+//! The real binary, as people call it.
+
+mod apart;
+mod bench;
+mod examples;
+mod going_on;
+mod run;
+mod scratch;
+#[path = "../../../spec/tests/it/torc_crate.rs"]
+mod torc_crate;
