@@ -290,3 +290,19 @@ async fn results_of_all_runs_are_kept_and_the_latest_shown() {
     assert_eq!((&one["job_name"], &one["exec_time_minutes"]), (&json!("j0"), &json!(0.5)));
     world.stop().await;
 }
+
+#[tokio::test]
+async fn slurm_schedulers_are_kept_for_the_jobs_that_name_them() {
+    let world = World::start().await;
+    let w = world.workflow().await;
+    let body = json!({"workflow_id": w, "name": "s", "account": "acc", "nodes": 1, "walltime": "01:00:00"});
+    let scheduler = world.post("/slurm_schedulers", body.clone()).await;
+    let path = format!("/slurm_schedulers/{}", id(&scheduler));
+    assert_eq!(world.get(&path).await, scheduler);
+    assert_eq!(ids(&world.get(&format!("/slurm_schedulers?workflow_id={w}")).await), [id(&scheduler)]);
+    let mut changed = body;
+    changed["walltime"] = json!("02:00:00");
+    assert_eq!(world.put(&path, changed).await["walltime"], "02:00:00");
+    assert_eq!(world.delete(&path).await["account"], "acc");
+    world.stop().await;
+}
