@@ -2,6 +2,7 @@
 
 use super::*;
 
+use crate::launcher::journal::settle;
 use crate::options::OnInterrupt;
 use crate::outcome::Terminated;
 
@@ -127,6 +128,27 @@ impl Session<'_> {
         }
     }
 
+    /// The launcher died, and with it all hope to hear how the jobs end. What still runs is
+    /// killed, and what is not reported is given back.
+    pub(super) async fn abandon(mut self) {
+        self.requests.shutdown().await;
+        self.sides.shutdown().await;
+        let journal = self.options.journal_path();
+        let Self { processes, aside, node, began, give_up, .. } = self;
+        drop(processes);
+        let settled = tokio::task::spawn_blocking(move || settle(&journal)).await;
+        let farewell = async {
+            // What cannot be settled now is found by whoever uses the journal next.
+            for attempt in settled.into_iter().flatten().flatten() {
+                aside.release(attempt.job_id).await;
+            }
+            sign_off(&aside, node, began).await;
+        };
+        // It is a courtesy, as above.
+        drop(tokio::time::timeout(FAREWELL_MAX, farewell).await);
+        give_up.send_replace(true);
+    }
+
     /// A waiting claim may have been answered at the moment we left: then jobs run here that
     /// nobody knows of.
     async fn say_farewell(&mut self, look_for_lost: bool) {
@@ -136,13 +158,14 @@ impl Session<'_> {
                 self.aside.release(id).await;
             }
         }
-        let node = ComputeNodeModel {
-            is_active: Some(false),
-            duration_seconds: Some(self.began.elapsed().as_secs_f64()),
-            ..self.node.clone()
-        };
-        let path = format!("/compute_nodes/{}", self.aside.compute_node_id);
-        // Refused or not, there is nothing more to say.
-        drop(self.aside.client.put::<ComputeNodeModel>(&path, &node).await);
+        sign_off(&self.aside, self.node.clone(), self.began).await;
     }
+}
+
+async fn sign_off(aside: &Aside, node: ComputeNodeModel, began: Instant) {
+    let duration_seconds = Some(began.elapsed().as_secs_f64());
+    let node = ComputeNodeModel { is_active: Some(false), duration_seconds, ..node };
+    let path = format!("/compute_nodes/{}", aside.compute_node_id);
+    // Refused or not, there is nothing more to say.
+    drop(aside.client.put::<ComputeNodeModel>(&path, &node).await);
 }
