@@ -22,7 +22,7 @@ pub struct JobRow {
     /// Counts from 1; one more at each retry.
     pub attempt: i64,
     pub flags: JobFlags,
-    /// The compute node that started it.
+    /// The compute node that runs it.
     pub node: Option<NodeId>,
     /// The boot epoch of the server that granted its claim.
     pub epoch: Epoch,

@@ -97,11 +97,13 @@ impl Machine {
             JobState::Failed => outcome.return_code != 0,
             state => matches!(state, JobState::Canceled | JobState::Terminated),
         };
+        self.open.append(Table::Result, result_row(result, run, &row, completion));
         let ended = self.transition(*job, event, |row| {
             row.result = Some(result);
+            row.node = None;
+            row.started_at = None;
             row.flags = row.flags.with(JobFlags::BLAMED, blamed);
         })?;
-        self.open.append(Table::Result, result_row(result, run, &ended, completion));
         if ended.state.has_ended() {
             self.release(now, workflow, *job);
         }

@@ -126,7 +126,11 @@ impl Machine {
         workflow.row.canceled = true;
         for row in rows.jobs.iter().filter(|row| row.state.is_held()) {
             self.load_row(*row);
-            let blame = |row: &mut JobRow| row.flags = row.flags.with(JobFlags::BLAMED, true);
+            let blame = |row: &mut JobRow| {
+                row.node = None;
+                row.started_at = None;
+                row.flags = row.flags.with(JobFlags::BLAMED, true);
+            };
             self.transition(row.id, Event::Cancel, blame)?;
             self.release(now, id, row.id);
         }

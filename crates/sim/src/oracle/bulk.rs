@@ -59,8 +59,12 @@ impl Oracle {
         let held: Vec<JobId> =
             workflow.jobs.values().map(|job| job.row).filter(|r| r.state.is_held()).map(|r| r.id).collect();
         for job in held {
-            self.change(job, Event::Cancel, |row| row.flags = row.flags.with(JobFlags::BLAMED, true))
-                .expect("what is held can be canceled");
+            let cancel = |row: &mut JobRow| {
+                row.flags = row.flags.with(JobFlags::BLAMED, true);
+                row.node = None;
+                row.started_at = None;
+            };
+            self.change(job, Event::Cancel, cancel).expect("what is held can be canceled");
             self.release(now, job);
         }
     }
@@ -227,14 +231,19 @@ impl Workflow {
 
 /// A job that waits for itself in the end.
 fn circle(on: &BTreeMap<JobId, BTreeSet<JobId>>) -> Option<JobId> {
-    let mut left: BTreeSet<JobId> = on.keys().copied().collect();
+    let mut done: BTreeSet<JobId> = BTreeSet::new();
+    let mut left: Vec<JobId> = on.keys().copied().collect();
     loop {
-        let free: Vec<JobId> = left.iter().copied().filter(|job| on[job].is_disjoint(&left)).collect();
-        if free.is_empty() {
+        let before = left.len();
+        left.retain(|job| {
+            let free = on[job].iter().all(|on| done.contains(on));
+            if free {
+                done.insert(*job);
+            }
+            !free
+        });
+        if left.len() == before {
             return left.first().copied();
-        }
-        for job in free {
-            left.remove(&job);
         }
     }
 }

@@ -145,6 +145,8 @@ impl Oracle {
         };
         let ended = self.change(*job, event, |row| {
             row.flags = row.flags.with(JobFlags::BLAMED, blamed);
+            row.node = None;
+            row.started_at = None;
             row.result = Some(ResultId(0));
         })?;
         self.results.push(
