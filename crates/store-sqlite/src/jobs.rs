@@ -3,6 +3,7 @@
 use forebay_domain::ids::LaneId;
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{JobQuery, JobSort, JobView};
+use forebay_domain::state::JobState;
 use rusqlite::types::Value as Bound;
 use rusqlite::{Connection, Row, params_from_iter};
 
@@ -39,8 +40,10 @@ impl JobList {
         let plus = if upstream.is_some() || needs_file.is_some() { "+" } else { "" };
         let mut filter = format!(" WHERE {plus}j.workflow_id = ?");
         if let Some(state) = state {
-            // Not as a value: it has to be seen which of the partial indexes has these.
             filter.push_str(&format!(" AND j.state = {}", state.number()));
+            if is_in_job_few(*state) {
+                filter.push_str(" AND j.state > 3 AND j.state <> 5");
+            }
         }
         let mut values = vec![Bound::Integer(workflow.0)];
         let mut add = |condition: &str, value: Bound| {
@@ -105,6 +108,12 @@ impl JobList {
         };
         Ok((jobs, total))
     }
+}
+
+/// Whether the partial index has jobs of this state. It is used where its condition stands word for
+/// word.
+fn is_in_job_few(state: JobState) -> bool {
+    state.number() > 3 && state != JobState::Completed
 }
 
 /// From the columns of `JOB_VIEW`.
