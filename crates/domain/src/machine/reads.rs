@@ -73,7 +73,7 @@ impl Machine {
             }
             (Purpose::Payloads { ticket, answer, stamp }, Rows::Payloads(rows)) => {
                 self.parked -= 1;
-                self.apply_payloads(ticket, answer, stamp, rows);
+                self.apply_payloads(ticket, answer, stamp, &flight.what, rows);
             }
             // A reader that answers something else than it was asked has no answer for us.
             (_, Rows::Page(_) | Rows::Workflow(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Payloads(_)) => {
@@ -329,16 +329,21 @@ impl Machine {
         self.absent.clear();
     }
 
-    fn apply_payloads(&mut self, ticket: Ticket, mut answer: Answer, stamp: Lsn, rows: Vec<(JobId, Payload)>) {
-        let payloads: super::Map<JobId, Payload> = rows.into_iter().collect();
+    fn apply_payloads(
+        &mut self,
+        ticket: Ticket,
+        mut answer: Answer,
+        stamp: Lsn,
+        what: &Read,
+        rows: Vec<(JobId, Payload)>,
+    ) {
+        let Read::Payloads(missing) = what else { unreachable!("payloads were asked for as payloads") };
         let claimed = match &mut answer {
             Answer::Claimed(claimed) => claimed,
             Answer::Reported { claimed: Some(claimed), .. } => claimed,
             _ => unreachable!("payloads are read only for what a claim hands out"),
         };
-        fill(claimed, &payloads);
-        // What has none now was deleted meanwhile.
-        claimed.jobs.retain(|(_, payload)| !payload.is_empty());
+        fill(claimed, missing, &rows.into_iter().collect());
         self.answers.push((ticket, stamp, answer));
     }
 
@@ -397,15 +402,19 @@ impl Machine {
     }
 }
 
-/// Puts payloads where they are missing.
-fn fill(claimed: &mut Claimed, payloads: &super::Map<JobId, Payload>) {
-    for (row, payload) in &mut claimed.jobs {
-        if payload.is_empty()
-            && let Some(found) = payloads.get(&row.id)
-        {
+/// Puts payloads where they are missing. A job that has none any more was deleted meanwhile.
+fn fill(claimed: &mut Claimed, missing: &[JobId], payloads: &super::Map<JobId, Payload>) {
+    let missing: super::Set<JobId> = missing.iter().copied().collect();
+    claimed.jobs.retain_mut(|(row, payload)| {
+        if !missing.contains(&row.id) {
+            return true;
+        }
+        let found = payloads.get(&row.id);
+        if let Some(found) = found {
             *payload = found.clone();
         }
-    }
+        found.is_some()
+    });
 }
 
 impl Workflow {
