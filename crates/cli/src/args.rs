@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use forebay_wire::JobStatus;
 
 /// Where a database is if nobody says.
@@ -87,6 +88,23 @@ pub struct Cli {
     /// What to log to stderr: error, warn, info, debug, trace, or as RUST_LOG has it.
     #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", hide_env = true)]
     pub log_level: Option<String>,
+}
+
+impl Cli {
+    /// Reads the command line. What is wrong with it ends the program, with exit code 2.
+    pub fn read() -> Cli {
+        let cli = Cli::parse();
+        let conflict = match &cli.command {
+            Command::Run(args) => args.durability.conflict(),
+            Command::Serve(args) => args.durability.conflict(),
+            Command::Worker(_) | Command::Create(_) => None,
+            Command::Status(_) | Command::Jobs(_) | Command::Results(_) => None,
+        };
+        if let Some(message) = conflict {
+            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        }
+        cli
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -190,6 +208,14 @@ pub struct DurabilityArgs {
     /// The least time between two commits, such as 1ms.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub flush_interval: Option<Duration>,
+}
+
+impl DurabilityArgs {
+    /// What the flags say that does not go together.
+    fn conflict(&self) -> Option<&'static str> {
+        let syncs_each = self.durability == DurabilityMode::Power && self.sync_interval.is_some();
+        syncs_each.then_some("--sync-interval goes with --durability process: in power every commit is synced")
+    }
 }
 
 /// What an acknowledged change survives.
@@ -337,8 +363,6 @@ fn status(text: &str) -> Result<JobStatus, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

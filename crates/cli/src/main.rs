@@ -24,7 +24,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use args::{Cli, Command};
-use clap::Parser;
 use exit::Exit;
 use tracing_subscriber::EnvFilter;
 
@@ -33,7 +32,7 @@ fn main() -> ExitCode {
     if let Some(code) = forebay_worker::launcher::launch_if_asked() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = Cli::read();
     match begin(&cli) {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Done.into(),

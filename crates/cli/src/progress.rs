@@ -51,10 +51,10 @@ impl Progress {
         let style = if args.quiet {
             Style::Quiet
         } else if io::stderr().is_terminal() {
-            let target = ProgressDrawTarget::stderr_with_hz(10);
             let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}");
             let style = style.expect("the template is well-formed").progress_chars("━╾─");
-            Style::Terminal(ProgressBar::with_draw_target(Some(0), target).with_style(style))
+            // Hidden until there is something to show.
+            Style::Terminal(ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden()).with_style(style))
         } else {
             Style::Plain
         };
@@ -84,6 +84,9 @@ impl Progress {
                 bar.set_length(total.unsigned_abs());
                 bar.set_position(done.unsigned_abs());
                 bar.set_message(message);
+                if bar.is_hidden() {
+                    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+                }
             }
             Style::Plain => eprintln!("{done}/{total} {message}"),
             Style::Quiet => {}

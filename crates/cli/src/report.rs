@@ -195,13 +195,12 @@ impl FailedJob {
         let FailedJob { job_id, name, status, attempt_id, return_code, .. } = self;
         let took = seconds(Duration::from_secs_f64(self.seconds.max(0.0)));
         writeln!(out, "\n{name} (job {job_id}, attempt {attempt_id}) {status}: exit code {return_code} after {took}")?;
-        let same = self.stdout == self.stderr;
-        for (word, path) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
-            let Some(path) = path else { continue };
-            match (same, word) {
-                (true, "stdout") => {}
-                (true, _) => writeln!(out, "  output: {}", short(path))?,
-                (false, _) => writeln!(out, "  {word}: {}", short(path))?,
+        let is_one = self.stdout == self.stderr;
+        let stdout = self.stdout.as_ref().filter(|path| !is_one && has_content(path));
+        let stderr = self.stderr.as_ref().filter(|path| has_content(path));
+        for (word, path) in [("stdout", stdout), (if is_one { "output" } else { "stderr" }, stderr)] {
+            if let Some(path) = path {
+                writeln!(out, "  {word}: {}", short(path))?;
             }
         }
         for line in &self.stderr_tail {
@@ -287,6 +286,11 @@ fn amount(amount: &forebay_worker::Amount) -> String {
         text += &format!(", {} GPUs", amount.gpus);
     }
     text
+}
+
+/// What a job did not write need not be looked at.
+fn has_content(log: &Path) -> bool {
+    log.metadata().is_ok_and(|log| log.len() > 0)
 }
 
 /// The last lines of a file, without anything that a terminal would obey.

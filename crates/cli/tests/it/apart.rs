@@ -1,5 +1,7 @@
 //! Server and workers apart, over HTTP.
 
+use std::process::Stdio;
+
 use crate::scratch::{Scratch, Served, finish, until};
 
 const DIAMOND: &str = "name: diamond\njobs:\n  - {name: a, command: echo a >> ran}\n  \
@@ -105,4 +107,27 @@ fn a_workflow_that_is_not_there_is_not_found() {
         assert!(said.err.contains("there is no workflow 7"), "{said:?}");
     }
     until("nothing is there", || scratch.forebay(&["status", "--url", &server.url]).out.contains("no workflow yet"));
+}
+
+#[test]
+fn a_server_whose_disk_is_full_says_how_much_it_did_not_write() {
+    let scratch = Scratch::new();
+    let long = "x".repeat(1000);
+    scratch.write(
+        "w.yaml",
+        &format!("name: w\njobs:\n  - {{name: 'j{{i}}', command: 'echo {long}', parameters: {{i: '1:2000'}}}}\n"),
+    );
+    // A file that may not grow is a full disk to SQLite.
+    let serve = "trap '' XFSZ; ulimit -f 1000; exec \"$0\" serve --http 127.0.0.1:0 --db jobs.db --stop-timeout 200ms";
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", serve, env!("CARGO_BIN_EXE_forebay")]).current_dir(scratch.path()).env_remove("RUST_LOG");
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut server = Served::listening(shell.spawn().expect("bash can be started"));
+    let create = scratch.start(&["create", "w.yaml", "--url", &server.url]);
+    server.hear("the store is busy");
+    let said = server.end("TERM");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("changes were not written"), "{said:?}");
+    let refused = finish(create);
+    assert_eq!(refused.code, 1, "nothing was acknowledged: {refused:?}");
 }

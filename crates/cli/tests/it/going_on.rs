@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Child;
 
-use crate::scratch::{Scratch, finish, is_alive, kill, until};
+use crate::scratch::{Scratch, finish, hear, is_alive, kill, until};
 
 /// Eight jobs that sleep for long in their first attempt. Each writes down its process, and whether
 /// the one of its earlier attempt is still there.
@@ -103,7 +103,7 @@ fn launcher_of(parent: u32) -> u32 {
 }
 
 #[test]
-fn two_interrupts_terminate_what_runs_and_the_next_run_goes_on() {
+fn an_interrupt_terminates_what_runs_if_it_shall_and_the_next_run_goes_on() {
     let scratch = sleepers();
     let child = asleep(&scratch, &["--on-interrupt", "terminate"]);
     let first = pids(&scratch);
@@ -132,19 +132,30 @@ fn an_interrupt_lets_running_jobs_end_and_takes_no_more() {
         "name: w\njobs:\n  - {name: a, command: 'touch a; until [ -e go ]; do sleep 0.01; done'}\n  \
          - {name: b, command: 'touch b', depends_on: [a]}\n",
     );
-    let child = scratch.start(&["run", "w.yaml", "--quiet"]);
+    let mut child = scratch.start(&["run", "w.yaml"]);
     until("a runs", || scratch.at("a").exists());
     kill(child.id(), "INT");
-    until("it has been heard", || {
-        // Only then does a second one count as a second.
-        scratch.forebay(&["status", "--json"]).json()[0]["jobs_by_status"]["running"] == 1
-    });
+    hear(&mut child, "no more jobs are taken");
     scratch.write("go", "");
     finish(child).exits(130);
     assert!(!scratch.at("b").exists());
     assert_eq!(scratch.states("forebay.db")[0].1, "completed");
     scratch.forebay(&["run", "w.yaml"]).exits(0);
     assert!(scratch.at("b").exists());
+}
+
+#[test]
+fn a_second_interrupt_terminates_what_runs() {
+    let scratch = Scratch::new();
+    scratch.write("w.yaml", "name: w\njobs:\n  - {name: a, command: 'touch a; exec sleep 600'}\n");
+    let mut child = scratch.start(&["run", "w.yaml"]);
+    until("a runs", || scratch.at("a").exists());
+    kill(child.id(), "INT");
+    hear(&mut child, "no more jobs are taken");
+    kill(child.id(), "INT");
+    hear(&mut child, "are being terminated");
+    finish(child).exits(130);
+    assert_eq!(scratch.states("forebay.db")[0].1, "terminated");
 }
 
 #[test]

@@ -149,6 +149,9 @@ fn the_help_tells_the_exit_codes_and_wrong_flags_are_errors() {
     scratch.forebay(&["run", "w.yaml", "--max-paralel-jobs", "8"]).exits(2);
     scratch.forebay(&["run", "w.yaml", "--max-parallel-jobs", "0"]).exits(2);
     scratch.forebay(&["run"]).exits(2);
+    let synced = scratch.forebay(&["run", "w.yaml", "--sync-interval", "10ms"]).exits(2);
+    assert!(synced.err.contains("--durability process"), "{synced:?}");
+    scratch.forebay(&["run", "w.yaml", "--durability", "process", "--sync-interval", "10"]).exits(2);
     let memory = scratch.forebay(&["run", "w.yaml", "--durability", "memory"]).exits(2);
     assert!(memory.err.contains("not there yet"), "{memory:?}");
 }

@@ -105,6 +105,23 @@ pub fn finish(mut child: Child) -> Said {
     Said { code: status.code().unwrap_or(-1), out, err }
 }
 
+/// Reads a program's stderr until a line of it says this. What follows is left.
+#[track_caller]
+pub fn hear(child: &mut Child, wanted: &str) {
+    let err = child.stderr.as_mut().expect("it is piped");
+    let mut heard = Vec::new();
+    let mut byte = [0];
+    loop {
+        let count = err.read(&mut byte).expect("a pipe can be read");
+        assert!(count > 0, "it ended without {wanted:?}: {}", String::from_utf8_lossy(&heard));
+        heard.push(byte[0]);
+        let text = String::from_utf8_lossy(&heard);
+        if byte[0] == b'\n' && text.lines().last().is_some_and(|line| line.contains(wanted)) {
+            return;
+        }
+    }
+}
+
 fn wait(child: &mut Child) -> ExitStatus {
     let pid = child.id();
     let (ended, watched) = mpsc::channel::<()>();
@@ -156,7 +173,11 @@ impl Served {
     pub fn start(scratch: &Scratch, args: &[&str]) -> Served {
         let mut all = vec!["serve", "--http", "127.0.0.1:0"];
         all.extend(args);
-        let mut child = scratch.start(&all);
+        Served::listening(scratch.start(&all))
+    }
+
+    /// A server that was started in some other way.
+    pub fn listening(mut child: Child) -> Served {
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("it says where it listens");
@@ -164,6 +185,12 @@ impl Served {
             panic!("it said {line:?}, and {:?}", finish_err(&mut child));
         });
         Served { url: format!("http://{address}"), child, stdout }
+    }
+
+    /// Waits until a line of its log says this.
+    #[track_caller]
+    pub fn hear(&mut self, wanted: &str) {
+        hear(&mut self.child, wanted);
     }
 
     /// Sends a signal and waits for the end.
