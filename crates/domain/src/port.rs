@@ -142,8 +142,8 @@ pub trait Reader {
     /// Which catalog rows a workflow's jobs are tied to.
     fn relations(&mut self, workflow: WorkflowId) -> Result<Vec<(JobId, RelationKind, i64)>, StoreError>;
 
-    /// The latest result of each job (as its hot row has it), with the same filters and order as a
-    /// list of `Table::Result`.
+    /// The latest result of each job (that of its own which its hot row names), with the same filters
+    /// and order as a list of `Table::Result`.
     fn latest_results(&mut self, query: &Query) -> Result<(Vec<Row>, u64), StoreError>;
 
     /// The names of these jobs, in the order asked for; those that are not there are left out.
@@ -171,8 +171,10 @@ pub struct Dependency {
 pub struct JobQuery {
     pub workflow: WorkflowId,
     pub state: Option<JobState>,
+    /// A substring of the name, without regard to ASCII case.
     pub name: Option<Box<str>>,
-    /// A substring of the text at `$.command` of the payload, which is JSON in the workflows door.
+    /// A substring, without regard to ASCII case, of the text at `$.command` of the payload, which is
+    /// JSON in the workflows door.
     pub command: Option<Box<str>>,
     pub node: Option<NodeId>,
     /// Jobs that depend on this one.

@@ -1,11 +1,11 @@
 //! The catalog's and the jobs' lists: each a filter, an order and a cut over all rows.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Match, Paging, Query, Row, Table, Value};
-use forebay_domain::ids::{JobId, ResultId, WorkflowId};
+use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{Dependency, JobQuery, JobSort, JobView};
 
@@ -21,9 +21,15 @@ impl Db {
     }
 
     pub fn latest_results(&self, query: &Query) -> (Vec<Row>, u64) {
-        let latest: BTreeSet<ResultId> = self.jobs.values().filter_map(|row| row.result).collect();
+        let of_job = Table::Result.column("job_id").expect("a result names its job");
         let results = &self.tables[Table::Result as usize];
-        select(query, results.iter().filter(|(id, _)| latest.contains(&ResultId(**id))).map(|(_, row)| row))
+        let latest: BTreeMap<i64, &Row> = (self.jobs.values())
+            .filter_map(|job| {
+                results.get_key_value(&job.result?.0).filter(|(_, row)| row[of_job] == Value::Int(job.id.0))
+            })
+            .map(|(id, row)| (*id, row))
+            .collect();
+        select(query, latest.into_values())
     }
 
     pub fn workflow(&self, id: WorkflowId) -> Option<WorkflowRow> {
@@ -57,8 +63,8 @@ impl Db {
     fn is_asked_for(&self, query: &JobQuery, view: &JobView) -> bool {
         let row = &view.row;
         query.state.is_none_or(|state| row.state == state)
-            && query.name.as_ref().is_none_or(|name| view.name == *name)
-            && query.command.as_ref().is_none_or(|part| command_of(view).is_some_and(|text| text.contains(&**part)))
+            && query.name.as_ref().is_none_or(|part| contains(&view.name, part))
+            && query.command.as_ref().is_none_or(|part| command_of(view).is_some_and(|text| contains(&text, part)))
             && query.node.is_none_or(|node| row.node == Some(node))
             && query.upstream.is_none_or(|on| self.edges.contains(&(row.id, on)))
             && query.needs_file.is_none_or(|file| self.relations.contains(&(row.id, RelationKind::InputFile, file)))
@@ -105,11 +111,16 @@ fn holds((place, wanted): &(usize, Match), row: &Row) -> bool {
     match wanted {
         Match::Equal(wanted) => order(value, wanted) == Ordering::Equal,
         Match::Contains(part) => match value {
-            Value::Text(text) => text.to_ascii_lowercase().contains(&part.to_ascii_lowercase()),
+            Value::Text(text) => contains(text, part),
             Value::Null | Value::Int(_) | Value::Real(_) => false,
         },
         Match::Above(floor) => *value != Value::Null && order(value, floor) == Ordering::Greater,
     }
+}
+
+/// Without regard to ASCII case.
+fn contains(text: &str, part: &str) -> bool {
+    text.to_ascii_lowercase().contains(&part.to_ascii_lowercase())
 }
 
 /// Nothing, then numbers, then text.
