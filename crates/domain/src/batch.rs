@@ -134,7 +134,7 @@ impl Batch {
 }
 
 impl Statement {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Statement::Insert { rows, .. } => rows.len(),
             Statement::Update { .. } | Statement::Delete { .. } | Statement::DeleteAll { .. } => 1,

@@ -89,13 +89,13 @@ impl Machine {
             let mut left = core::mem::take(&mut workflow.waiting);
             let mut still = alloc::collections::VecDeque::new();
             while let Some(mut waiting) = left.pop_front() {
-                let canceled = self.workflows[&id].row.canceled;
+                let is_complete = self.workflows[&id].row.is_complete();
                 let any = lanes
                     .iter()
                     .any(|lane| self.lanes.get(lane).is_some_and(|lane| !lane.is_empty() || lane.is_behind()));
-                if !any && !canceled && waiting.taken.is_empty() {
+                let waits = waiting.claim.wait_until.is_some() && waiting.taken.is_empty();
+                if !any && !is_complete && waits {
                     still.push_back(waiting);
-                    still.append(&mut left);
                 } else if self.advance(now, &mut waiting) {
                     self.unlist(&waiting);
                     self.finish_claim(waiting);

@@ -16,6 +16,8 @@ pub(super) struct OpenBatch {
     places: Map<JobId, usize>,
     workflows: BTreeSet<WorkflowId>,
     sequences: BTreeMap<Sequence, i64>,
+    /// How many changes the batch holds, beside those of workflows.
+    changes: usize,
 }
 
 impl OpenBatch {
@@ -25,6 +27,7 @@ impl OpenBatch {
             places: Map::default(),
             workflows: BTreeSet::new(),
             sequences: BTreeMap::new(),
+            changes: 0,
         }
     }
 
@@ -38,11 +41,11 @@ impl OpenBatch {
     }
 
     pub fn len(&self) -> usize {
-        self.batch.len() + self.workflows.len()
+        self.changes + self.workflows.len()
     }
 
     fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.workflows.is_empty() && self.sequences.is_empty()
+        self.len() == 0 && self.sequences.is_empty()
     }
 
     /// Closes the batch; the next one is open.
@@ -64,6 +67,7 @@ impl OpenBatch {
             None => {
                 self.places.insert(row.id, self.batch.jobs.len());
                 self.batch.jobs.push(JobWrite { row, new: false });
+                self.changes += 1;
             }
         }
     }
@@ -72,12 +76,16 @@ impl OpenBatch {
     pub fn bulk_job(&mut self, row: JobRow) {
         match self.places.get(&row.id) {
             Some(place) => self.batch.jobs[*place].row = row,
-            None => self.batch.jobs.push(JobWrite { row, new: false }),
+            None => {
+                self.batch.jobs.push(JobWrite { row, new: false });
+                self.changes += 1;
+            }
         }
     }
 
     pub fn new_job(&mut self, row: JobRow, detail: JobDetail) {
         self.batch.jobs.push(JobWrite { row, new: true });
+        self.changes += 1;
         self.batch.details.push(detail);
     }
 
@@ -87,6 +95,7 @@ impl OpenBatch {
 
     pub fn delete_job(&mut self, id: JobId) {
         self.batch.jobs_deleted.push(id);
+        self.changes += 1;
     }
 
     pub fn workflow(&mut self, id: WorkflowId) {
@@ -96,30 +105,37 @@ impl OpenBatch {
     pub fn delete_workflow(&mut self, id: WorkflowId) {
         self.workflows.remove(&id);
         self.batch.workflows_deleted.push(id);
+        self.changes += 1;
     }
 
     pub fn lane(&mut self, row: LaneRow) {
         self.batch.lanes.push(row);
+        self.changes += 1;
     }
 
     pub fn requirement(&mut self, workflow: WorkflowId, id: RequirementId, needs: Needs) {
         self.batch.requirements.push((workflow, id, needs));
+        self.changes += 1;
     }
 
     pub fn edge(&mut self, job: JobId, prerequisite: JobId) {
         self.batch.edges.push((job, prerequisite));
+        self.changes += 1;
     }
 
     pub fn relation(&mut self, job: JobId, kind: RelationKind, item: i64) {
         self.batch.relations.push((job, kind, item));
+        self.changes += 1;
     }
 
     pub fn append(&mut self, table: Table, row: Row) {
         self.batch.appends.push((table, row));
+        self.changes += 1;
     }
 
     /// Answers the statement's place in the batch.
     pub fn statement(&mut self, statement: Statement) -> usize {
+        self.changes += statement.len();
         self.batch.statements.push(statement);
         self.batch.statements.len() - 1
     }

@@ -329,3 +329,24 @@ fn a_failed_sync_stops_the_engine() {
     let ended = block_on(world.engine.stopped());
     assert!(matches!(ended, Ended::Broken { cause, .. } if cause.to_string() == "the disk is gone"));
 }
+
+#[test]
+fn claims_that_wait_for_the_same_page_are_all_answered() {
+    let world = World::new(quick());
+    let workflow = world.workflow(1);
+    let engine = world.engine.clone();
+    let calls: Vec<_> = (0..3).map(|_| Waiting::start(engine.call(claim(workflow, 1)))).collect();
+    let got: Vec<usize> = calls.into_iter().map(|call| claimed(call.finish().expect("it may claim")).len()).collect();
+    assert_eq!(got, [1, 0, 0]);
+}
+
+#[test]
+fn a_waiting_claim_is_answered_when_its_workflow_is_complete() {
+    let world = World::new(quick());
+    let workflow = world.workflow(1);
+    let held = claimed(world.do_now(claim(workflow, 1)));
+    let engine = world.engine.clone();
+    let waits = Waiting::start(engine.call(waiting_claim(workflow)));
+    world.do_now(completed(workflow, &held[0]));
+    assert_eq!(claimed(waits.finish().expect("nothing is left to wait for")), []);
+}
