@@ -15,12 +15,23 @@ use crate::state::JobState;
 impl Machine {
     /// All or nothing: everything is checked before anything is written.
     pub(super) fn create_jobs(&mut self, id: WorkflowId, jobs: &mut Vec<NewJob>) -> Step {
+        self.check_jobs(id, jobs)?;
+        let mut prerequisites: Vec<JobId> = jobs.iter().flat_map(|job| job.depends_on.iter().copied()).collect();
+        if !prerequisites.is_empty() {
+            prerequisites.sort_unstable();
+            prerequisites.dedup();
+            return Err(Stop::Prerequisites(id, prerequisites));
+        }
+        self.insert_jobs(id, jobs)
+    }
+
+    fn check_jobs(&mut self, id: WorkflowId, jobs: &[NewJob]) -> Result<(), Stop> {
         let workflow = self.resident(id)?;
         if workflow.row.archived {
             return Err(Rejection::Archived(id).into());
         }
         let default = workflow.row.default_requirement;
-        for job in jobs.iter() {
+        for job in jobs {
             if job.priority < 0 {
                 return Err(Rejection::NegativePriority(job.priority).into());
             }
@@ -29,13 +40,7 @@ impl Machine {
                 return Err(Rejection::NoSuchRequirement(requirement).into());
             }
         }
-        let mut prerequisites: Vec<JobId> = jobs.iter().flat_map(|job| job.depends_on.iter().copied()).collect();
-        if !prerequisites.is_empty() {
-            prerequisites.sort_unstable();
-            prerequisites.dedup();
-            return Err(Stop::Prerequisites(id, prerequisites));
-        }
-        self.insert_jobs(id, jobs)
+        Ok(())
     }
 
     /// The prerequisites of jobs that are to be created were looked up.
@@ -51,10 +56,10 @@ impl Machine {
         let found: super::Set<JobId> = rows.iter().filter(|row| row.workflow == id).map(|row| row.id).collect();
         let step = match (wanted.iter().find(|job| !found.contains(*job)), &mut work) {
             (Some(job), _) => Err(Rejection::NoSuchPrerequisite(*job).into()),
-            (None, Work::Command(_, crate::command::Command::CreateJobs { jobs, .. })) => match self.resident(id) {
-                Ok(_) => self.insert_jobs(id, jobs),
-                Err(stop) => Err(stop),
-            },
+            (None, Work::Command(_, crate::command::Command::CreateJobs { jobs, .. })) => {
+                // Once more: the workflow may have changed while they were looked up.
+                self.check_jobs(id, jobs).and_then(|()| self.insert_jobs(id, jobs))
+            }
             (None, Work::Command(..) | Work::Due(_) | Work::GiveBack(_)) => {
                 unreachable!("prerequisites are looked up for new jobs only")
             }
