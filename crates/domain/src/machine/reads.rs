@@ -86,6 +86,9 @@ impl Machine {
 
     /// No read in flight was asked for before this batch was committed, and it is.
     pub(super) fn floor(&self) -> Lsn {
+        if self.tracer.forgets() {
+            return self.committed;
+        }
         self.flights.values().next().map_or(self.committed, |oldest| oldest.asked_at.min(self.committed))
     }
 
@@ -258,6 +261,8 @@ impl Machine {
 
     fn apply_workflow(&mut self, now: Timestamp, id: WorkflowId, rows: Option<WorkflowRows>, works: Vec<Work>) {
         match rows {
+            // Somebody asked for it before it was created: memory knows better.
+            _ if self.workflows.contains_key(&id) => {}
             Some(rows) if !self.deleted.contains_key(&id) => {
                 self.make_room(rows.lanes.len());
                 let mut workflow = Workflow::new(rows.row);

@@ -27,6 +27,8 @@ pub enum Trace {
 pub(super) struct Tracer {
     #[cfg(feature = "trace")]
     steps: Option<alloc::vec::Vec<Trace>>,
+    #[cfg(feature = "trace")]
+    forgets: bool,
 }
 
 impl Tracer {
@@ -40,6 +42,18 @@ impl Tracer {
     #[cfg(not(feature = "trace"))]
     #[inline(always)]
     pub fn note(&mut self, _: Trace) {}
+
+    /// Whether it was broken on purpose.
+    #[cfg(feature = "trace")]
+    pub fn forgets(&self) -> bool {
+        self.forgets
+    }
+
+    #[cfg(not(feature = "trace"))]
+    #[inline(always)]
+    pub fn forgets(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(feature = "trace")]
@@ -47,5 +61,11 @@ impl super::Machine {
     /// Takes what was done since. The first call switches the writing down on.
     pub fn trace(&mut self) -> alloc::vec::Vec<Trace> {
         core::mem::take(self.tracer.steps.get_or_insert_default())
+    }
+
+    /// Breaks the machine: from now on it forgets changes as soon as they are committed, though older
+    /// reads are in flight. An auditor must notice.
+    pub fn forget_at_once(&mut self) {
+        self.tracer.forgets = true;
     }
 }
