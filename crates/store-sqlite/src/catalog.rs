@@ -198,3 +198,67 @@ pub(crate) fn count(db: &Connection, sql: &str, values: &[Bound]) -> rusqlite::R
     let count: i64 = db.prepare_cached(sql)?.query_one(params_from_iter(values), |row| row.get(0))?;
     Ok(count.unsigned_abs())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::tests::{migrated, plan};
+    use forebay_domain::catalog::Match;
+
+    fn query(table: Table, filters: Vec<(usize, Match)>, sort_by: Option<usize>) -> Query {
+        Query { table, filters, paging: Paging { offset: 0, limit: 10, sort_by, reverse: true } }
+    }
+
+    #[test]
+    fn the_fixed_statements_of_every_table_are_searches() {
+        let db = migrated();
+        for fixed in FIXED.iter() {
+            for sql in [&fixed.insert, &fixed.get, &fixed.delete, &fixed.delete_all] {
+                assert!(plan(&db, sql).iter().all(|step| step.starts_with("SEARCH")), "{sql}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_a_workflow_is_a_search_in_the_order_of_ids() {
+        let db = migrated();
+        for table in TABLES {
+            let List { rows, count, .. } =
+                List::new(Of::Table, &query(table, vec![(usize::from(table != Table::Workflow), one())], None));
+            for sql in [rows, count] {
+                let steps = plan(&db, &sql);
+                assert_eq!(steps.len(), 1, "{steps:?}");
+                assert!(steps[0].starts_with("SEARCH r USING"), "{steps:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_latest_results_are_found_from_the_results_of_a_workflow_or_of_a_job() {
+        let db = migrated();
+        let job = Table::Result.column("job_id").expect("a result names its job");
+        for (filters, index) in [
+            (vec![(1, one())], "SEARCH r USING INDEX result_workflow (workflow_id=?)"),
+            (vec![(1, one()), (job, one())], "SEARCH r USING INDEX result_job (job_id=?)"),
+        ] {
+            let list = List::new(Of::LatestResults, &query(Table::Result, filters, None));
+            for sql in [list.rows, list.count] {
+                assert_eq!(plan(&db, &sql), [index, "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"], "{sql}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_total_is_counted_only_where_the_part_does_not_show_it() {
+        assert_eq!(total_of_part(3, 0, 10), Some(3));
+        assert_eq!(total_of_part(3, 20, 10), Some(23));
+        assert_eq!(total_of_part(0, 0, 10), Some(0));
+        assert_eq!(total_of_part(10, 0, 10), None);
+        assert_eq!(total_of_part(0, 20, 10), None);
+        assert_eq!(total_of_part(0, 0, 0), None);
+    }
+
+    fn one() -> Match {
+        Match::Equal(Value::Int(1))
+    }
+}

@@ -78,7 +78,7 @@ impl JobList {
         let turn = if *reverse { " DESC" } else { "" };
         let order = match sort {
             JobSort::Id => format!("j.id{turn}"),
-            JobSort::Name => format!("d.name{turn}, j.id{turn}"),
+            JobSort::Name => format!("d.name{turn}, d.job_id{turn}"),
             JobSort::State => format!("j.state{turn}, j.id{turn}"),
             JobSort::Priority => format!("j.priority{turn}, j.id{turn}"),
         };
@@ -128,4 +128,77 @@ pub(crate) fn job_view(row: &Row) -> rusqlite::Result<JobView> {
 fn json_list(lanes: &[LaneId]) -> String {
     let ids: Vec<i64> = lanes.iter().map(|lane| lane.0).collect();
     serde_json::to_string(&ids).expect("a list of numbers can be written as JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::tests::{migrated, plan};
+    use forebay_domain::ids::{JobId, NodeId, WorkflowId};
+    use forebay_domain::state::STATE_LIST;
+
+    const ALL: JobQuery = JobQuery {
+        workflow: WorkflowId(1),
+        state: None,
+        name: None,
+        command: None,
+        node: None,
+        upstream: None,
+        needs_file: None,
+        lanes: None,
+        offset: 0,
+        limit: 10,
+        sort: JobSort::Id,
+        reverse: false,
+    };
+    const DETAIL: &str = "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)";
+
+    fn plan_of(query: &JobQuery) -> Vec<String> {
+        plan(&migrated(), &JobList::new(query).rows)
+    }
+
+    #[test]
+    fn a_list_is_read_in_the_order_of_ids_and_of_names() {
+        let by_id = ["SEARCH j USING INDEX job_workflow (workflow_id=?)", DETAIL];
+        assert_eq!(plan_of(&ALL), by_id);
+        assert_eq!(plan_of(&JobQuery { reverse: true, ..ALL }), by_id);
+        assert_eq!(plan_of(&JobQuery { node: Some(NodeId(1)), name: Some("a".into()), ..ALL }), by_id);
+        assert_eq!(
+            plan_of(&JobQuery { sort: JobSort::Name, ..ALL }),
+            ["SEARCH d USING INDEX job_detail_name (workflow_id=?)", "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"]
+        );
+    }
+
+    #[test]
+    fn jobs_of_the_rarer_states_are_found_by_an_index_of_these() {
+        for state in STATE_LIST {
+            let steps = plan_of(&JobQuery { state: Some(state), ..ALL });
+            let index = match state {
+                JobState::Draft | JobState::Blocked | JobState::Ready | JobState::Claimed | JobState::Completed => {
+                    "SEARCH j USING INDEX job_workflow (workflow_id=?)"
+                }
+                JobState::Running
+                | JobState::Failed
+                | JobState::Canceled
+                | JobState::Terminated
+                | JobState::Disabled
+                | JobState::PendingFailed
+                | JobState::Scheduled => "SEARCH j USING INDEX job_few (workflow_id=? AND state=?)",
+            };
+            assert_eq!(steps, [index, DETAIL], "{state:?}");
+        }
+    }
+
+    #[test]
+    fn dependents_and_readers_of_a_file_are_found_from_these() {
+        for (query, list) in [
+            (JobQuery { upstream: Some(JobId(1)), ..ALL }, "dependency USING COVERING INDEX dependency_dependents"),
+            (JobQuery { needs_file: Some(1), ..ALL }, "relation USING COVERING INDEX relation_item"),
+        ] {
+            let steps = plan_of(&query);
+            assert_eq!(steps[0], "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)", "{steps:?}");
+            assert!(steps.iter().any(|step| step.contains(list)), "{steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("SCAN")), "{steps:?}");
+        }
+    }
 }

@@ -271,3 +271,81 @@ fn forgotten(statement: &Statement) -> StatementOutcome {
         Statement::DeleteAll { .. } => StatementOutcome::Count(0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_domain::catalog::{Table, Value};
+    use forebay_domain::port::Reader;
+
+    fn event(lsn: u64, id: i64, size: usize) -> Batch {
+        let data = Value::Text("x".repeat(size).into());
+        let row = Box::new([Value::Int(id), Value::Int(1), Value::Int(0), data]);
+        Batch { lsn: Lsn(lsn), appends: vec![(Table::Event, row)], ..Batch::default() }
+    }
+
+    #[test]
+    fn a_full_disk_is_busy_and_takes_the_same_batch_when_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(folder.path().join("a.db"), Options::default()).unwrap();
+        store.commit(&event(1, 1, 10)).unwrap();
+        let pages: i64 = store.db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        store.db.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).unwrap();
+        let large = event(2, 2, 100_000);
+        for _ in 0..2 {
+            assert!(matches!(store.commit(&large), Err(StoreError::Busy(_))));
+            assert!(store.db.is_autocommit(), "the transaction is over");
+        }
+        store.commit(&event(2, 3, 10)).expect("a small one fits");
+        store.db.pragma_update_and_check(None, "max_page_count", pages + 1_000, |_| Ok(())).unwrap();
+        store.commit(&Batch { lsn: Lsn(3), ..large }).unwrap();
+        let mut reader = store.reader().unwrap();
+        assert_eq!((1..=3).filter(|id| reader.get(Table::Event, *id).unwrap().is_some()).count(), 3);
+    }
+
+    #[test]
+    fn what_was_not_committed_is_gone_when_its_process_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let mut store = SqliteStore::open(&path, Options::default()).unwrap();
+        store.commit(&event(1, 1, 10)).unwrap();
+        // Larger than the cache, so that some of it is in the log before its commit.
+        store.db.pragma_update(None, "cache_size", 10).unwrap();
+        let length = || std::fs::metadata(folder.path().join("a.db-wal")).unwrap().len();
+        let before = length();
+        run(&store.db, sql::BEGIN_WRITE).unwrap();
+        for id in 2..100 {
+            apply::apply(&store.db, &event(2, id, 5_000)).unwrap();
+        }
+        assert!(length() > before);
+        std::fs::copy(&path, folder.path().join("b.db")).unwrap();
+        std::fs::copy(folder.path().join("a.db-wal"), folder.path().join("b.db-wal")).unwrap();
+        let mut again = SqliteStore::open(folder.path().join("b.db"), Options::default()).unwrap();
+        assert_eq!(again.recover().unwrap().lsn, Lsn(1));
+        assert_eq!(again.reader().unwrap().get(Table::Event, 2).unwrap(), None);
+    }
+
+    #[test]
+    fn a_commit_that_nobody_heard_of_is_not_done_again() {
+        let mut store = SqliteStore::open(":memory:", Options::default()).unwrap();
+        let batch = event(1, 1, 10);
+        store.commit(&batch).unwrap();
+        store.tried = None;
+        assert_eq!(store.commit(&batch).unwrap(), []);
+    }
+
+    #[test]
+    fn each_mode_asks_for_its_durability() {
+        let folder = tempfile::tempdir().unwrap();
+        for (durability, synchronous) in [(Durability::Power, 2), (Durability::Process, 1)] {
+            let options = Options { durability, ..Options::default() };
+            let store = SqliteStore::open(folder.path().join("a.db"), options).unwrap();
+            let pragma = |name| store.db.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+            assert_eq!(pragma("synchronous"), synchronous);
+            assert_eq!(store.syncer.log.is_some(), durability == Durability::Process);
+            assert_eq!((pragma("foreign_keys"), pragma("mmap_size"), pragma("page_size")), (0, 0, 4096));
+            let mode: String = store.db.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+        }
+    }
+}
