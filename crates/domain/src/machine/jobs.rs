@@ -248,7 +248,7 @@ impl Machine {
             self.timers.insert((due, row.id));
         }
         self.remove_slot(row.id);
-        self.open.bulk_job(row);
+        self.open.job(row);
         let counts = &mut self.dirty(row.workflow).row.counts;
         counts[before.state as usize] -= 1;
         counts[row.state as usize] += 1;

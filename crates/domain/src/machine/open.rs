@@ -72,17 +72,6 @@ impl OpenBatch {
         }
     }
 
-    /// A job of a change in bulk: it cannot change again within this batch, since it is not in memory.
-    pub fn bulk_job(&mut self, row: JobRow) {
-        match self.places.get(&row.id) {
-            Some(place) => self.batch.jobs[*place].row = row,
-            None => {
-                self.batch.jobs.push(JobWrite { row, new: false });
-                self.changes += 1;
-            }
-        }
-    }
-
     pub fn new_job(&mut self, row: JobRow, detail: JobDetail) {
         self.batch.jobs.push(JobWrite { row, new: true });
         self.changes += 1;
