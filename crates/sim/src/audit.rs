@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forebay_domain::catalog::{Table, Value};
+use forebay_domain::batch::Batch;
+use forebay_domain::catalog::{Row, Table, Value};
 use forebay_domain::command::{Answer, Claimed, Command, Completion, Report};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
@@ -37,7 +38,10 @@ pub struct Auditor {
     by_hand: BTreeSet<WorkflowId>,
     /// A job of a workflow that nobody was told of was named.
     by_hand_anywhere: bool,
-    results_seen: usize,
+    /// Outcomes that are stored, by their text.
+    stored: BTreeMap<Box<str>, JobId>,
+    /// Attempts whose end is stored.
+    stored_ends: BTreeSet<(i64, i64, i64)>,
 }
 
 impl Auditor {
@@ -137,7 +141,7 @@ impl Auditor {
                 _ => Ok(()),
             },
             (Command::Report(report), Answer::Reported { outcomes, claimed, .. }) => {
-                self.accepted(report, outcomes, db)?;
+                self.accepted(report, outcomes)?;
                 claimed.as_ref().map_or(Ok(()), |claimed| self.handed(claimed, db))
             }
             (_, Answer::Claimed(claimed)) => self.handed(claimed, db),
@@ -146,7 +150,7 @@ impl Auditor {
     }
 
     /// Accepted outcomes are stored, each once, for the attempt that was reported.
-    fn accepted<E>(&mut self, report: &Report, outcomes: &[(JobId, Result<(), E>)], db: &Db) -> Result<(), Breach> {
+    fn accepted<E>(&mut self, report: &Report, outcomes: &[(JobId, Result<(), E>)]) -> Result<(), Breach> {
         if outcomes.len() != report.completions.len() {
             return Err(format!("{} outcomes were answered with {}", report.completions.len(), outcomes.len()));
         }
@@ -168,10 +172,10 @@ impl Auditor {
             {
                 return Err(format!("two outcomes were accepted for attempt {attempt} of job {job}"));
             }
-            if twice && settles && !free {
+            if twice && settles && completion.attempt.is_some() && !free {
                 return Err(format!("{text} was accepted twice"));
             }
-            let is_stored = results(db).any(|stored| stored.text == &**text && stored.job == job.0);
+            let is_stored = self.stored.get(text) == Some(job);
             if !is_stored && !self.may_be_gone(*job, report.workflow) {
                 return Err(format!("{text} of job {job} was accepted, but is not there"));
             }
@@ -209,37 +213,36 @@ impl Auditor {
     }
 
     /// A batch was committed.
-    pub fn committed(&mut self, db: &Db) -> Result<(), Breach> {
-        for (id, row) in &db.workflows {
+    pub fn committed(&mut self, batch: &Batch, db: &Db) -> Result<(), Breach> {
+        for row in &batch.workflows {
+            let Some(row) = db.workflows.get(&row.id) else { continue };
             let mut counts = [0; STATES];
-            for job in db.jobs_of(*id) {
+            for job in db.jobs_of(row.id) {
                 counts[job.state as usize] += 1;
             }
             if counts != row.counts {
-                return Err(format!("workflow {id} counts {:?}, but its jobs are {counts:?}", row.counts));
+                return Err(format!("{row:?} counts otherwise than its jobs: {counts:?}"));
             }
         }
-        let stored = &db.tables[Table::Result as usize];
-        if stored.len() != self.results_seen {
-            self.results_seen = stored.len();
-            let mut once = BTreeSet::new();
-            for result in results(db) {
-                let Some(completion) = self.reported.get(result.text) else {
-                    return Err(format!("{} was never reported", result.text));
-                };
-                let fenced = completion.attempt.is_none_or(|attempt| attempt == result.attempt)
-                    && completion.run == result.run
-                    && completion.job.0 == result.job;
-                if !fenced {
-                    return Err(format!("{completion:?} was stored as attempt {}", result.attempt));
-                }
-                let job = JobId(result.job);
-                let workflow = db.jobs.get(&job).map(|row| row.workflow);
-                let free = workflow.is_none_or(|workflow| self.is_by_hand(workflow));
-                let settles = completion.outcome.state.has_ended();
-                if settles && !once.insert((result.job, result.run, result.attempt)) && !free {
-                    return Err(format!("job {job} has two ends of attempt {}", result.attempt));
-                }
+        for (_, row) in batch.appends.iter().filter(|(table, _)| *table == Table::Result) {
+            let result = StoredResult::new(row);
+            let Some(completion) = self.reported.get(result.text) else {
+                return Err(format!("{} was never reported", result.text));
+            };
+            let fenced = completion.attempt.is_none_or(|attempt| attempt == result.attempt)
+                && completion.run == result.run
+                && completion.job.0 == result.job;
+            if !fenced {
+                return Err(format!("{completion:?} was stored as attempt {}", result.attempt));
+            }
+            let job = JobId(result.job);
+            let workflow = db.jobs.get(&job).map(|row| row.workflow);
+            let free = workflow.is_none_or(|workflow| self.is_by_hand(workflow));
+            let end = (result.job, result.run, result.attempt);
+            // The same batch may be committed again, when its answer was lost.
+            let again = self.stored.insert(result.text.into(), job).is_some();
+            if completion.outcome.state.has_ended() && !self.stored_ends.insert(end) && !again && !free {
+                return Err(format!("job {job} has two ends of attempt {}", result.attempt));
             }
         }
         Ok(())
@@ -247,7 +250,8 @@ impl Auditor {
 
     /// At the end: all that was accepted is there still.
     pub fn at_end(&self, db: &Db) -> Result<(), Breach> {
-        let stored: BTreeSet<&str> = results(db).map(|result| result.text).collect();
+        let results = db.tables[Table::Result as usize].values();
+        let stored: BTreeSet<&str> = results.map(|row| StoredResult::new(row).text).collect();
         for text in &self.accepted {
             let job = self.reported[text].job;
             let workflow = self.jobs.get(&job).map(|(workflow, _)| *workflow);
@@ -283,6 +287,7 @@ impl Auditor {
     }
 }
 
+/// What the auditor reads of a row of results.
 struct StoredResult<'a> {
     job: i64,
     run: i64,
@@ -290,18 +295,20 @@ struct StoredResult<'a> {
     text: &'a str,
 }
 
-fn results(db: &Db) -> impl Iterator<Item = StoredResult<'_>> {
-    let int = |value: &Value| match value {
-        Value::Int(n) => *n,
-        other => panic!("a result's ids are whole numbers, not {other:?}"),
-    };
-    db.tables[Table::Result as usize].values().map(move |row| StoredResult {
-        job: int(&row[2]),
-        run: int(&row[3]),
-        attempt: int(&row[4]),
-        text: match &row[8] {
-            Value::Text(text) => text,
-            other => panic!("a completion time is a text, not {other:?}"),
-        },
-    })
+impl StoredResult<'_> {
+    fn new(row: &Row) -> StoredResult<'_> {
+        let int = |value: &Value| match value {
+            Value::Int(n) => *n,
+            other => panic!("a result's ids are whole numbers, not {other:?}"),
+        };
+        StoredResult {
+            job: int(&row[2]),
+            run: int(&row[3]),
+            attempt: int(&row[4]),
+            text: match &row[8] {
+                Value::Text(text) => text,
+                other => panic!("a completion time is a text, not {other:?}"),
+            },
+        }
+    }
 }

@@ -13,7 +13,7 @@ pub enum Sabotage {
     NoFence,
     /// One edge is missing whenever a graph is read.
     LostEdge,
-    /// A page is taken for the truth, whatever has changed since its snapshot.
+    /// The machine forgets changes once they are committed, though older pages are on their way.
     NoRecent,
 }
 
@@ -24,6 +24,9 @@ pub struct Options {
     pub commands: usize,
     /// Whether the server crashes: at least once then.
     pub crashes: bool,
+    /// Only what moves jobs into lanes, between them and out of them: one workflow, no dependencies,
+    /// no lost messages.
+    pub lanes_only: bool,
     /// Whether the oracle follows. The auditor always listens.
     pub oracle: bool,
     pub sabotage: Option<Sabotage>,
@@ -33,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { commands: 200, crashes: true, oracle: true, sabotage: None, log: false }
+        Options { commands: 200, crashes: true, lanes_only: false, oracle: true, sabotage: None, log: false }
     }
 }
 
@@ -108,7 +111,7 @@ impl Plan {
             crashes.sort_unstable();
         }
         let mode = random.below(4);
-        Plan {
+        let plan = Plan {
             limits,
             workflows: small(random, 1, 3),
             crashes,
@@ -123,6 +126,28 @@ impl Plan {
             failures: small(random, 0, 30),
             pace: Pace::draw(random),
             jobs_per_batch: small(random, 1, 16),
+        };
+        if options.lanes_only { plan.lanes_only() } else { plan }
+    }
+}
+
+impl Plan {
+    fn lanes_only(self) -> Plan {
+        let Limits { window_max, window_low, page_max, payload_inline_max, recent_max, claim_max, .. } = self.limits;
+        let limits =
+            Limits { window_max, window_low, page_max, payload_inline_max, recent_max, claim_max, ..Limits::default() };
+        Plan {
+            limits,
+            workflows: 1,
+            retries: true,
+            by_hand: false,
+            edges: false,
+            files: false,
+            wild_files: false,
+            delays: false,
+            jobs_per_batch: 16,
+            pace: Pace { leave: 0, busy: 0, lost: 0, ..self.pace },
+            ..self
         }
     }
 }

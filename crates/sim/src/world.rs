@@ -9,8 +9,9 @@ use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Completion, Re
 use forebay_domain::ids::{Lsn, Ticket, Timestamp, WorkflowId};
 use forebay_domain::job::Outcome;
 use forebay_domain::lane::LabelSet;
+use forebay_domain::limits::Limits;
 use forebay_domain::machine::{Machine, ReadId, ReadRequest};
-use forebay_domain::port::{Reader, Rows, Store, StoreError};
+use forebay_domain::port::{Reader, Recovered, Rows, Store, StoreError};
 use forebay_domain::state::JobState;
 
 use crate::audit::Auditor;
@@ -111,8 +112,7 @@ impl World {
         let plan = Plan::draw(&mut random, options);
         let mut store = MemoryStore::new();
         let recovered = store.recover().expect("no fault was arranged");
-        let mut machine = Machine::new(plan.limits.clone(), recovered);
-        machine.trace();
+        let machine = machine(&plan.limits, recovered, options);
         World {
             seed,
             now: Timestamp(1_000_000),
@@ -300,7 +300,7 @@ impl World {
             if let (Answer::Statement(slot), Some((of, outcomes))) = (&answer, outcomes)
                 && lsn == of
             {
-                let outcome = outcomes.get(*slot).ok_or(format!("{lsn:?} has no statement {slot}"))?;
+                let outcome = outcomes.get(*slot).ok_or_else(|| format!("{lsn:?} has no statement {slot}"))?;
                 answer = Answer::Outcome(outcome.clone());
             }
             if self.callers.remove(&ticket) {
@@ -363,7 +363,7 @@ impl World {
             Err(StoreError::Broken(why)) => return Err(why.to_string()),
         }
         let auditor = &mut self.auditor;
-        self.store.look(|db| auditor.committed(db))
+        self.store.look(|db| if db.lsn == batch.lsn { auditor.committed(batch, db) } else { Ok(()) })
     }
 
     /// A reader answers one of the reads that may be issued.
@@ -373,14 +373,12 @@ impl World {
             return;
         }
         let ReadRequest { id, what, .. } = self.wanted.swap_remove(at);
-        let (mut lsn, mut rows) = self.reader.read(&what).expect("readers do not fail here");
-        match (self.options.sabotage, &mut rows) {
-            (Some(Sabotage::LostEdge), Rows::Graph(graph)) if !graph.edges.is_empty() => {
-                let lost = graph.edges.remove(0);
-                graph.implied.retain(|edge| *edge != lost);
-            }
-            (Some(Sabotage::NoRecent), Rows::Page(_)) => lsn = Lsn(u64::MAX),
-            _ => {}
+        let (lsn, mut rows) = self.reader.read(&what).expect("readers do not fail here");
+        if let (Some(Sabotage::LostEdge), Rows::Graph(graph)) = (self.options.sabotage, &mut rows)
+            && !graph.edges.is_empty()
+        {
+            let lost = graph.edges.remove(0);
+            graph.implied.retain(|edge| *edge != lost);
         }
         self.note(|| format!("read {id:?} sees {lsn:?}: {what:?}"));
         self.read.push((id, lsn, rows));
@@ -421,8 +419,9 @@ impl World {
         self.note(|| "the clock goes on".to_owned());
         self.machine.tick(self.now);
         self.collect()?;
-        if self.machine.stats().reads == 0
+        if self.summary.steps.is_multiple_of(3)
             && let Some(oracle) = &self.oracle
+            && self.machine.stats().reads == 0
         {
             oracle.check_timers(self.now)?;
             oracle.check_waiting(self.now)?;
@@ -461,7 +460,7 @@ impl World {
                 Err(StoreError::Broken(why)) => return Err(why.to_string()),
             }
             let auditor = &mut self.auditor;
-            self.store.look(|db| auditor.committed(db))?;
+            self.store.look(|db| auditor.committed(batch, db))?;
         }
         self.outbox.clear();
         self.writing.clear();
@@ -474,9 +473,8 @@ impl World {
         }
         let recovered = self.store.recover().map_err(|error| error.to_string())?;
         self.committed = recovered.lsn;
-        self.machine = Machine::new(self.plan.limits.clone(), recovered);
-        self.machine.trace();
         let limits = &self.plan.limits;
+        self.machine = machine(limits, recovered, &self.options);
         self.oracle = self.options.oracle.then(|| self.store.look(|db| Oracle::new(limits, db)));
         Ok(())
     }
@@ -536,14 +534,27 @@ impl World {
         if let Some(oracle) = &self.oracle {
             oracle.check_timers(self.now)?;
             oracle.check_waiting(self.now)?;
-            self.store.look(|db| oracle.check_store(db))?;
         }
-        let auditor = &self.auditor;
-        self.store.look(|db| auditor.at_end(db))
+        Ok(())
+    }
+
+    /// Everything is committed: the store holds what it must.
+    fn check_store(&self) -> Checked {
+        self.store.look(|db| {
+            if let Some(oracle) = &self.oracle {
+                oracle.check_store(db)?;
+            }
+            self.auditor.at_end(db)
+        })
     }
 
     /// Every workflow is worked off: what is ready is claimed, what is held is reported.
     fn drain(&mut self) -> Checked {
+        self.check_store()?;
+        // It takes as long as all else: every second history does it.
+        if !self.seed.is_multiple_of(2) {
+            return Ok(());
+        }
         for _ in 0..1_000 {
             let (open, held) = self.store.look(|db| {
                 let open: Vec<WorkflowId> =
@@ -566,9 +577,10 @@ impl World {
                     self.settle()?;
                 }
             }
-            for (n, row) in held.iter().enumerate() {
+            let mut reports: BTreeMap<WorkflowId, Vec<Completion>> = BTreeMap::new();
+            for row in &held {
                 let run = self.store.look(|db| db.workflows[&row.workflow].run);
-                let completion_time = format!("drained {} {n}", self.next_ticket).into();
+                let completion_time = format!("drained {} {}", self.next_ticket, row.id).into();
                 let outcome = Outcome {
                     state: JobState::Completed,
                     return_code: 0,
@@ -579,12 +591,15 @@ impl World {
                     peak_cpu_percent: None,
                     avg_cpu_percent: None,
                 };
-                let attempt = Some(row.attempt);
-                let completions = vec![Completion { job: row.id, run, attempt, node: None, outcome }];
-                self.send(Command::Report(Report { workflow: row.workflow, completions, claim: None }));
+                let completion = Completion { job: row.id, run, attempt: Some(row.attempt), node: None, outcome };
+                reports.entry(row.workflow).or_default().push(completion);
+            }
+            for (workflow, completions) in reports {
+                self.send(Command::Report(Report { workflow, completions, claim: None }));
                 self.settle()?;
             }
             if self.summary.handed_out == before && held.is_empty() {
+                self.check_store()?;
                 return self.check_drained();
             }
         }
@@ -620,4 +635,14 @@ impl World {
         }
         self.events.push_back(event);
     }
+}
+
+/// A machine that writes down what it does, broken if it is to be.
+fn machine(limits: &Limits, recovered: Recovered, options: &Options) -> Machine {
+    let mut machine = Machine::new(limits.clone(), recovered);
+    machine.trace();
+    if options.sabotage == Some(Sabotage::NoRecent) {
+        machine.forget_at_once();
+    }
+    machine
 }

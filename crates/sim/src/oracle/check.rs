@@ -117,7 +117,7 @@ impl Oracle {
                 }
             }
         }
-        if let Some(row) = self.owed.first() {
+        if let Some(row) = self.owed.iter().find(|row| self.is_as_handed(row)) {
             return Err(format!("{row:?} reached nobody, and is not back"));
         }
         Ok(())

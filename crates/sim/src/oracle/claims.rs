@@ -211,7 +211,9 @@ impl Oracle {
     pub fn left(&mut self, ticket: Ticket) {
         if self.claims.get(&ticket).is_some_and(|claiming| claiming.decided.is_none()) {
             let claiming = self.claims.remove(&ticket).expect("just looked up");
-            self.owed.extend(claiming.taken.iter().map(|(row, _)| *row));
+            let still = claiming.taken.iter().filter(|taken| self.is_still(taken)).map(|(row, _)| *row);
+            let still: Vec<JobRow> = still.collect();
+            self.owed.extend(still);
         }
     }
 
@@ -252,7 +254,7 @@ impl Oracle {
         self.job(row.id).is_some_and(|job| job.row.state.is_held() && job.grants == *grant)
     }
 
-    fn is_as_handed(&self, row: &JobRow) -> bool {
+    pub(super) fn is_as_handed(&self, row: &JobRow) -> bool {
         self.job(row.id).is_some_and(|job| job.row.state.is_held() && same_place(&job.row, row))
     }
 }

@@ -132,20 +132,20 @@ impl Oracle {
     ) -> Result<(), Wrong> {
         match *step {
             Trace::Done(ticket) => {
-                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                let command = command(ticket).ok_or_else(|| format!("{ticket:?} was not asked"))?;
                 self.done(now, ticket, command, answer(ticket))
             }
             Trace::Reported(ticket) => {
-                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                let command = command(ticket).ok_or_else(|| format!("{ticket:?} was not asked"))?;
                 self.begin(now, ticket, command)
             }
             Trace::Taken(ticket, job) => {
-                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                let command = command(ticket).ok_or_else(|| format!("{ticket:?} was not asked"))?;
                 self.begin(now, ticket, command)?;
                 self.taken(now, ticket, job)
             }
             Trace::Finished(ticket) => {
-                let command = command(ticket).ok_or(format!("{ticket:?} was not asked"))?;
+                let command = command(ticket).ok_or_else(|| format!("{ticket:?} was not asked"))?;
                 self.begin(now, ticket, command)?;
                 self.finished(ticket)
             }
@@ -289,11 +289,11 @@ impl Oracle {
         let workflow = *self.of_job.get(&id).ok_or(Rejection::NoSuchJob(id))?;
         let jobs = &mut self.workflows.get_mut(&workflow).expect("of a job").jobs;
         let job = jobs.get_mut(&id).expect("of a job");
-        job.grants += u64::from(event == Event::Claim);
         let row = &mut job.row;
         row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
         edit(row);
         let row = *row;
+        job.grants += u64::from(event == Event::Claim);
         self.dirty.insert(id);
         Ok(row)
     }
@@ -357,7 +357,7 @@ fn same_answer(answer: &Answer, expected: &Answer) -> bool {
         (Answer::Statement(_), Answer::Statement(_)) => true,
         // Both see that it cannot be; a machine that had to read first sees something else first.
         (Answer::Rejected(Rejection::NoSuchPrerequisite(_)), Answer::Rejected(_)) => true,
-        // A job of a workflow that was just deleted.
+        // A job of a workflow that was just deleted: either is right.
         (Answer::Rejected(Rejection::NoSuchWorkflow(_)), Answer::Rejected(Rejection::NoSuchJob(_))) => true,
         // Which circle is named, if there are several, is the machine's choice.
         (Answer::Rejected(Rejection::Cycle(_)), Answer::Rejected(Rejection::Cycle(_))) => true,

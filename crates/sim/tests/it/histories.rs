@@ -1,0 +1,66 @@
+//! Histories of the simulator: that they go well, and that the auditor notices when they do not.
+
+use forebay_sim::{Failure, Options, Sabotage, play};
+
+fn go_well(seeds: std::ops::Range<u64>, options: &Options) {
+    for seed in seeds {
+        if let Err(Failure { step, what, events, .. }) = play(seed, options) {
+            let last = events.len().saturating_sub(60);
+            panic!("{}\nseed {seed}, step {step}: {what}", events[last..].join("\n"));
+        }
+    }
+}
+
+#[test]
+fn histories_with_every_fault_go_well() {
+    go_well(0..150, &Options::default());
+}
+
+#[test]
+fn a_claim_takes_what_it_would_take_with_everything_in_memory() {
+    go_well(0..400, &Options { commands: 60, crashes: false, lanes_only: true, ..Options::default() });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    let options = Options { log: true, ..Options::default() };
+    for seed in 0..6 {
+        let (once, again) = (play(seed, &options).expect("goes well"), play(seed, &options).expect("goes well"));
+        assert_ne!(once.digest, 0);
+        assert_eq!(once.digest, again.digest, "seed {seed}");
+        assert!(once.crashes > 0 && once.commands >= options.commands);
+    }
+    let digest = |seed| play(seed, &options).expect("goes well").digest;
+    assert_ne!(digest(0), digest(1));
+}
+
+/// What the auditor says of the first history of these in which it notices something.
+fn notices(sabotage: Sabotage, seeds: u64) -> String {
+    let options = Options { oracle: false, sabotage: Some(sabotage), ..Options::default() };
+    let failure = (0..seeds).find_map(|seed| play(seed, &options).err());
+    failure.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed in {seeds} histories")).what
+}
+
+#[test]
+fn an_answer_before_its_commit_is_noticed() {
+    let what = notices(Sabotage::AnswerBeforeCommit, 2);
+    assert!(what.contains("acknowledged") || what.contains("handed out"), "{what}");
+}
+
+#[test]
+fn an_outcome_of_another_attempt_is_noticed() {
+    let what = notices(Sabotage::NoFence, 40);
+    assert!(what.contains("was stored as attempt") || what.contains("two ends"), "{what}");
+}
+
+#[test]
+fn a_lost_edge_is_noticed() {
+    let what = notices(Sabotage::LostEdge, 60);
+    assert!(what.contains("was handed out before"), "{what}");
+}
+
+#[test]
+fn a_page_that_knows_nothing_of_recent_changes_is_noticed() {
+    let what = notices(Sabotage::NoRecent, 60);
+    assert!(what.contains("handed out") || what.contains("counts otherwise"), "{what}");
+}
