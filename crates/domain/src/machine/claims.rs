@@ -11,7 +11,7 @@ use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
 use crate::ids::{JobId, LaneId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{Horizon, Lane, OrderKey};
-use crate::state::Event;
+use crate::state::{Event, JobState};
 
 /// A claim that is not answered yet, and how far it came.
 #[derive(Debug)]
@@ -35,6 +35,17 @@ enum Pass {
     Done,
     /// The next job in the order may be in a page that is not there yet.
     Starved,
+}
+
+/// What becomes of a claim that took what it could.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    /// It is to be answered now.
+    Done,
+    /// It is owed a page, whatever else there is.
+    Starved,
+    /// It waits for a job.
+    Idle,
 }
 
 /// The place in the merged order: a lane's rank first, then what the order says of the lane, then id.
@@ -62,68 +73,91 @@ impl Machine {
         };
         let any_scheduler = matches!(claim.by, ClaimOrder::Queue);
         let mut waiting = WaitingClaim { ticket, claim, taken: Vec::new(), packing, any_scheduler, report };
-        if self.advance(now, &mut waiting) {
-            self.finish_claim(waiting);
-        } else if self.waiters.len() >= self.limits.waiting_max {
+        let progress = self.advance(now, &mut waiting);
+        if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
             self.put_back(&waiting.taken);
             return Err(Rejection::Limit { option: "waiting_max", max }.into());
-        } else {
+        }
+        if progress != Progress::Done {
             if let Some(until) = waiting.claim.wait_until {
                 self.deadlines.insert((until, workflow, ticket));
             }
             self.waiters.insert(ticket, workflow);
-            self.workflows.get_mut(&workflow).expect("it is resident").waiting.push_back(waiting);
         }
+        self.settle(waiting, progress);
         Ok(None)
     }
 
-    /// Lets waiting claims take what has become ready since.
-    pub(super) fn serve(&mut self, now: Timestamp) {
-        while let Some(id) = self.awake.pop_first() {
-            let Some(workflow) = self.workflows.get_mut(&id) else { continue };
-            if workflow.frozen.is_some() || workflow.waiting.is_empty() {
-                continue;
+    /// Answers a claim, or puts it where it goes on.
+    fn settle(&mut self, waiting: WaitingClaim, progress: Progress) {
+        let owner = self.workflows.get_mut(&waiting.claim.workflow).expect("it is resident");
+        match progress {
+            Progress::Starved => owner.starved.push_back(waiting),
+            Progress::Idle => owner.waiting.push_back(waiting),
+            Progress::Done => {
+                self.unlist(&waiting);
+                self.finish_claim(waiting);
             }
-            let lanes: Vec<LaneId> = workflow.lanes.values().copied().collect();
-            let mut left = core::mem::take(&mut workflow.waiting);
-            let mut still = alloc::collections::VecDeque::new();
-            while let Some(mut waiting) = left.pop_front() {
-                let is_complete = self.workflows[&id].row.is_complete();
-                let any = lanes
-                    .iter()
-                    .any(|lane| self.lanes.get(lane).is_some_and(|lane| !lane.is_empty() || lane.is_behind()));
-                let waits = waiting.claim.wait_until.is_some() && waiting.taken.is_empty();
-                if !any && !is_complete && waits {
-                    still.push_back(waiting);
-                } else if self.advance(now, &mut waiting) {
-                    self.unlist(&waiting);
-                    self.finish_claim(waiting);
-                } else {
-                    still.push_back(waiting);
-                }
-            }
-            let workflow = self.workflows.get_mut(&id).expect("claims do not unload their workflow");
-            workflow.waiting = still;
         }
     }
 
-    /// Answers claims that have waited long enough with what they have.
+    /// Lets claims take what has become ready or was read since: first those that are owed a page,
+    /// then those that wait, each in the order of their coming.
+    pub(super) fn serve(&mut self, now: Timestamp) {
+        while let Some(id) = self.awake.pop_first() {
+            let Some(workflow) = self.workflows.get_mut(&id) else { continue };
+            if workflow.frozen.is_some() {
+                continue;
+            }
+            for mut waiting in core::mem::take(&mut workflow.starved) {
+                let progress = self.advance(now, &mut waiting);
+                self.settle(waiting, progress);
+            }
+            let mut left = core::mem::take(&mut self.workflows.get_mut(&id).expect("it stays").waiting);
+            while !left.is_empty() && self.has_something(id) {
+                let mut waiting = left.pop_front().expect("looked at above");
+                let progress = self.advance(now, &mut waiting);
+                self.settle(waiting, progress);
+            }
+            // Those that were looked at in vain go behind: they came before, and keep their order.
+            let workflow = self.workflows.get_mut(&id).expect("claims do not unload their workflow");
+            workflow.waiting.append(&mut left);
+        }
+    }
+
+    /// Whether there is anything that a waiting claim may hear of.
+    fn has_something(&self, id: WorkflowId) -> bool {
+        let workflow = &self.workflows[&id];
+        let has_jobs = |lane: &Lane| !lane.is_empty() || lane.is_behind();
+        workflow.row.is_complete() || workflow.lanes.values().any(|lane| self.lanes.get(lane).is_some_and(has_jobs))
+    }
+
+    /// A job left its claimant's hands while the claim is still owed a page: it is not handed out.
+    pub(super) fn disown(&mut self, before: &JobRow, after: JobState) {
+        if before.state.is_held()
+            && !after.is_held()
+            && let Some(workflow) = self.workflows.get_mut(&before.workflow)
+        {
+            for waiting in &mut workflow.starved {
+                waiting.taken.retain(|row| row.id != before.id);
+            }
+        }
+    }
+
+    /// Answers claims that have waited long enough with what they have. One that is owed a page goes
+    /// on without waiting for more than that.
     pub(super) fn expire_waiting(&mut self, now: Timestamp) {
         while let Some(&(until, id, ticket)) = self.deadlines.first() {
             if until > now {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(mut waiting) = self.remove_waiting(id, ticket) {
-                // One that is owed a page goes on without waiting for more than that.
+            let Some(workflow) = self.workflows.get_mut(&id) else { continue };
+            if let Some(waiting) = workflow.starved.iter_mut().find(|waiting| waiting.ticket == ticket) {
                 waiting.claim.wait_until = None;
-                if self.advance(now, &mut waiting) {
-                    self.finish_claim(waiting);
-                } else {
-                    self.waiters.insert(ticket, id);
-                    self.workflows.get_mut(&id).expect("its claim was just found").waiting.push_front(waiting);
-                }
+            } else if let Some(waiting) = self.remove_waiting(id, ticket) {
+                self.finish_claim(waiting);
             }
         }
     }
@@ -149,8 +183,12 @@ impl Machine {
     fn remove_waiting(&mut self, id: WorkflowId, ticket: Ticket) -> Option<WaitingClaim> {
         self.waiters.remove(&ticket);
         let workflow = self.workflows.get_mut(&id)?;
-        let place = workflow.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
-        workflow.waiting.remove(place)
+        for queue in [&mut workflow.waiting, &mut workflow.starved] {
+            if let Some(place) = queue.iter().position(|waiting| waiting.ticket == ticket) {
+                return queue.remove(place);
+            }
+        }
+        None
     }
 
     fn unlist(&mut self, waiting: &WaitingClaim) {
@@ -160,15 +198,15 @@ impl Machine {
         }
     }
 
-    /// Takes what the claim may take now. Whether it is to be answered now.
-    fn advance(&mut self, now: Timestamp, waiting: &mut WaitingClaim) -> bool {
+    /// Takes what the claim may take now.
+    fn advance(&mut self, now: Timestamp, waiting: &mut WaitingClaim) -> Progress {
         let workflow = &self.workflows[&waiting.claim.workflow];
         if workflow.row.is_complete() {
-            return true;
+            return Progress::Done;
         }
         loop {
             if self.pass(now, waiting) == Pass::Starved {
-                return false;
+                return Progress::Starved;
             }
             let strict = matches!(waiting.claim.by, ClaimOrder::Fitting { strict: true, .. });
             if !waiting.taken.is_empty() || waiting.any_scheduler || strict {
@@ -176,12 +214,12 @@ impl Machine {
             }
             waiting.any_scheduler = true;
         }
-        let done = !waiting.taken.is_empty() || waiting.claim.limit == 0 || waiting.claim.wait_until.is_none();
-        if !done {
-            // The next time it looks for its own scheduler's jobs first again.
-            waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
+        if !waiting.taken.is_empty() || waiting.claim.limit == 0 || waiting.claim.wait_until.is_none() {
+            return Progress::Done;
         }
-        done
+        // The next time it looks for its own scheduler's jobs first again.
+        waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
+        Progress::Idle
     }
 
     /// One pass over the merged order of the lanes.
@@ -247,10 +285,6 @@ impl Machine {
         let mut jobs: Vec<(JobRow, Payload)> = Vec::with_capacity(waiting.taken.len());
         for row in waiting.taken {
             let slot = self.slots.get_mut(&row.id);
-            // A job that was taken out of the claimant's hands while the claim waited is not handed out.
-            if slot.as_ref().is_some_and(|slot| !slot.row.state.is_held()) {
-                continue;
-            }
             let payload = slot.and_then(|slot| slot.payload.take()).unwrap_or_else(|| {
                 missing.push(row.id);
                 Payload::from([])

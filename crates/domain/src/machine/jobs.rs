@@ -167,6 +167,7 @@ impl Machine {
             if let (JobState::Scheduled, Some(due)) = (row.state, row.due_at) {
                 self.timers.remove(&(due, row.id));
             }
+            self.disown(row, JobState::Draft);
             self.remove_slot(row.id);
             self.dirty(id).row.counts[row.state as usize] -= 1;
             self.open.delete_job(row.id);
@@ -247,6 +248,7 @@ impl Machine {
         if let (JobState::Scheduled, Some(due)) = (row.state, row.due_at) {
             self.timers.insert((due, row.id));
         }
+        self.disown(&before, row.state);
         self.remove_slot(row.id);
         self.open.job(row);
         let counts = &mut self.dirty(row.workflow).row.counts;

@@ -114,7 +114,10 @@ struct Workflow {
     details: Lsn,
     /// Work that waits for the graph, while it is being read.
     frozen: Option<VecDeque<Work>>,
+    /// Claims that wait for a job.
     waiting: VecDeque<WaitingClaim>,
+    /// Claims that are owed a page, with what they took before it.
+    starved: VecDeque<WaitingClaim>,
     used: u64,
 }
 
@@ -438,6 +441,8 @@ impl Machine {
         let slot = self.slots.get_mut(&row.id).expect("a job is loaded before it changes");
         let before = slot.row;
         slot.row = row;
+        self.disown(&before, row.state);
+        let slot = self.slots.get_mut(&row.id).expect("looked up above");
         if slot.lsn != lsn {
             slot.lsn = lsn;
             self.recent.push_back((lsn, row.id));

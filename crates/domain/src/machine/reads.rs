@@ -434,11 +434,12 @@ impl Workflow {
             details: Lsn::default(),
             frozen: None,
             waiting: VecDeque::new(),
+            starved: VecDeque::new(),
             used: 0,
         }
     }
 
     fn is_idle(&self, floor: Lsn) -> bool {
-        self.touched <= floor && self.frozen.is_none() && self.waiting.is_empty()
+        self.touched <= floor && self.frozen.is_none() && self.waiting.is_empty() && self.starved.is_empty()
     }
 }

@@ -43,7 +43,8 @@ impl Machine {
 
     pub(super) fn delete_workflow(&mut self, id: WorkflowId) -> Step {
         let workflow = self.resident(id)?;
-        let waiting = core::mem::take(&mut workflow.waiting);
+        let mut waiting = core::mem::take(&mut workflow.starved);
+        waiting.append(&mut workflow.waiting);
         for waiting in waiting {
             self.refuse_waiting(waiting, Rejection::NoSuchWorkflow(id));
         }
