@@ -48,7 +48,10 @@ impl Journal {
     /// were never settled.
     pub fn create(path: &Path, mark: &str) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
-        file.try_lock()?;
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, "another worker is using it"),
+            TryLockError::Error(error) => error,
+        })?;
         if !Record::read(&file)?.unsettled.is_empty() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it names attempts that were not settled"));
         }

@@ -17,6 +17,10 @@ use crate::launcher::protocol::{Attempt, Command};
 /// How many requests may be open at once.
 const OPEN_MAX: usize = 2;
 
+/// The second request is not opened for fewer reports while the first is on its way: one more
+/// may come before that is answered, and a request costs more than its wait.
+const SECOND_REPORTS_MIN: usize = 2;
+
 /// The most reports of one request: the server takes 2 MiB.
 const REPORTS_MAX: usize = 1000;
 
@@ -33,6 +37,10 @@ impl Session<'_> {
         // One is enough to find out whether the server is back.
         let open_max = if self.away.is_some() { 1 } else { OPEN_MAX };
         while self.in_flight.len() < open_max {
+            let is_second = self.in_flight.values().any(|request| !request.is_waiting_claim);
+            if is_second && self.outbox.len() < SECOND_REPORTS_MIN {
+                return;
+            }
             if !self.outbox.is_empty() {
                 let single = self.one_by_one > 0;
                 let count = if single { 1 } else { self.outbox.len().min(REPORTS_MAX) };

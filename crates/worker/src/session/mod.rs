@@ -60,8 +60,13 @@ pub enum Error {
 /// Calls `events` with what happens.
 pub async fn run(options: Options, stop: Stop, events: &mut (dyn FnMut(Event) + Send)) -> Result<Summary, Error> {
     let mut session = Session::begin(options, events).await?;
-    let end = session.work(stop).await?;
-    Ok(session.leave(end).await)
+    match session.work(stop).await {
+        Ok(end) => Ok(session.leave(end).await),
+        Err(error) => {
+            session.abandon().await;
+            Err(error)
+        }
+    }
 }
 
 struct Session<'e> {

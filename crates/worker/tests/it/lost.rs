@@ -6,7 +6,7 @@ use forebay_wire::JobStatus;
 use forebay_worker::{End, Error, Event, Stop, Worker, settle};
 
 use crate::server::Server;
-use crate::{Site, is_alive};
+use crate::{Site, is_alive, worker_process};
 
 #[tokio::test]
 async fn jobs_go_on_while_the_server_is_away_and_are_reported_when_it_is_back() {
@@ -166,6 +166,62 @@ async fn a_worker_that_is_dropped_takes_its_jobs_with_it_and_the_journal_names_t
     let summary = site.run(site.options(&server), Stop::never()).await;
     assert_eq!((summary.end, summary.completed), (End::Complete, 1));
     assert!(settle(&journal).unwrap().is_empty());
+}
+
+/// kill -9 of the worker alone: the launcher ends the jobs.
+#[tokio::test]
+async fn the_jobs_of_a_killed_worker_die_with_it() {
+    let (server, site) = (Server::start().await, Site::new());
+    let id = server.job("sleeps", "echo $$ $PPID > pids; sleep 1000 & wait", |_| {});
+    let mut worker = worker_process(&server, &site);
+    let pids = site.written("pids").await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    // It waits for the launcher, which is killing them, to let go of the journal.
+    let journal = site.path("out/worker_journal");
+    let settled = tokio::task::spawn_blocking(move || settle(&journal)).await.unwrap().unwrap();
+    assert_eq!(settled.iter().map(|s| (s.job_id, s.was_alive)).collect::<Vec<_>>(), [(id, false)]);
+    assert!(!is_alive(pids.split(' ').next().unwrap().parse().unwrap()));
+}
+
+/// kill -9 of worker and launcher at once: the jobs live on until they are settled, also the one
+/// that has left its group.
+#[tokio::test]
+async fn jobs_that_outlive_worker_and_launcher_are_killed_before_they_run_again() {
+    let (server, site) = (Server::start().await, Site::new());
+    let script = "setsid bash -c 'echo $$ > stray; exec sleep 1000' & echo $$ $PPID > pids; sleep 1000 & wait";
+    let id = server.job("sleeps", script, |_| {});
+    let mut worker = worker_process(&server, &site);
+    let (pids, stray) = (site.written("pids").await, site.written("stray").await);
+    let pids: Vec<i32> = pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let (job, launcher) = (pids[0], pids[1]);
+    // The launcher first, or it would do its work.
+    assert!(std::process::Command::new("kill").args(["-9", &launcher.to_string()]).status().unwrap().success());
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let journal = site.path("out/worker_journal");
+    let settled = tokio::task::spawn_blocking(move || settle(&journal)).await.unwrap().unwrap();
+    assert_eq!(settled.iter().map(|s| s.job_id).collect::<Vec<_>>(), [id]);
+    assert!(!is_alive(job) && !is_alive(stray.trim().parse().unwrap()));
+}
+
+#[tokio::test]
+async fn a_worker_without_its_launcher_gives_its_jobs_back() {
+    let (server, site) = (Server::start().await, Site::new());
+    let id = server.job("sleeps", "echo $$ $PPID > pids; sleep 1000 & wait", |_| {});
+    let options = site.options(&server);
+    let kill = async {
+        let pids = site.written("pids").await;
+        let pids: Vec<&str> = pids.split_whitespace().collect();
+        assert!(std::process::Command::new("kill").args(["-9", pids[1]]).status().unwrap().success());
+        pids[0].parse::<i32>().unwrap()
+    };
+    let (error, job) = tokio::join!(Worker::run(options, Stop::never(), |_| {}), kill);
+    assert!(matches!(error, Err(Error::Launch(_))), "{error:?}");
+    assert!(!is_alive(job));
+    assert_eq!(server.status_of(id), JobStatus::Ready);
+    assert_eq!(server.book().nodes[0].is_active, Some(false));
+    assert!(settle(&site.path("out/worker_journal")).unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -23,6 +23,25 @@ fn be_the_launcher() {
     }
 }
 
+/// This very program is also a worker of its own, to be killed: the server's address and the
+/// folder are in the environment.
+#[test]
+fn be_a_worker() {
+    let Ok(url) = std::env::var("TEST_WORKER_URL") else { return };
+    let folder = PathBuf::from(std::env::var_os("TEST_WORKER_FOLDER").unwrap());
+    let options = Options { output_folder: folder.join("out"), folder, launcher: launcher(), ..Options::new(url, 1) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(Worker::run(options, Stop::never(), |_| {})).unwrap();
+}
+
+/// Starts a worker that can be killed.
+fn worker_process(server: &Server, site: &Site) -> std::process::Child {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args(["be_a_worker", "--exact"]).stdout(std::process::Stdio::null());
+    command.env("TEST_WORKER_URL", server.url()).env("TEST_WORKER_FOLDER", site.folder.path());
+    command.spawn().unwrap()
+}
+
 fn launcher() -> LauncherProgram {
     let arguments = ["be_the_launcher", "--exact", "--nocapture"].map(str::to_owned).to_vec();
     LauncherProgram { program: "/proc/self/exe".into(), arguments }
@@ -43,6 +62,16 @@ impl Site {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Waits until a job has written this file, and reads it.
+    async fn written(&self, name: &str) -> String {
+        loop {
+            match std::fs::read_to_string(self.path(name)) {
+                Ok(text) if text.ends_with('\n') => return text,
+                _ => tokio::task::yield_now().await,
+            }
+        }
     }
 
     fn read(&self, name: &str) -> String {
