@@ -19,6 +19,8 @@ pub(super) struct WaitingClaim {
     ticket: Ticket,
     claim: Claim,
     taken: Vec<JobRow>,
+    /// Of these, what left its hands again while it was owed a page.
+    gone: Vec<JobId>,
     packing: Option<Packing>,
     /// Nothing of its scheduler was there: it takes any.
     any_scheduler: bool,
@@ -72,7 +74,8 @@ impl Machine {
             ClaimOrder::Fitting { capacity, .. } => Some(Packing::new(capacity)),
         };
         let any_scheduler = matches!(claim.by, ClaimOrder::Queue);
-        let mut waiting = WaitingClaim { ticket, claim, taken: Vec::new(), packing, any_scheduler, report };
+        let mut waiting =
+            WaitingClaim { ticket, claim, taken: Vec::new(), gone: Vec::new(), packing, any_scheduler, report };
         let progress = self.advance(now, &mut waiting);
         if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
@@ -140,7 +143,9 @@ impl Machine {
             && let Some(workflow) = self.workflows.get_mut(&before.workflow)
         {
             for waiting in &mut workflow.starved {
-                waiting.taken.retain(|row| row.id != before.id);
+                if waiting.taken.iter().any(|row| row.id == before.id) {
+                    waiting.gone.push(before.id);
+                }
             }
         }
     }
@@ -169,7 +174,7 @@ impl Machine {
             if let Some(until) = waiting.claim.wait_until {
                 self.deadlines.remove(&(until, id, ticket));
             }
-            self.run(now, Work::GiveBack(waiting.taken));
+            self.run(now, Work::GiveBack(waiting.kept()));
             self.serve(now);
         }
     }
@@ -277,13 +282,14 @@ impl Machine {
     }
 
     /// Answers a claim with what it took.
-    fn finish_claim(&mut self, waiting: WaitingClaim) {
+    fn finish_claim(&mut self, mut waiting: WaitingClaim) {
         self.tracer.note(Trace::Finished(waiting.ticket));
         let workflow = &self.workflows[&waiting.claim.workflow];
         let (canceled, complete, details) = (workflow.row.canceled, workflow.row.is_complete(), workflow.details);
         let mut missing = Vec::new();
         let mut jobs: Vec<(JobRow, Payload)> = Vec::with_capacity(waiting.taken.len());
-        for row in waiting.taken {
+        let (ticket, report) = (waiting.ticket, waiting.report.take());
+        for row in waiting.kept() {
             let slot = self.slots.get_mut(&row.id);
             let payload = slot.and_then(|slot| slot.payload.take()).unwrap_or_else(|| {
                 missing.push(row.id);
@@ -292,13 +298,13 @@ impl Machine {
             jobs.push((row, payload));
         }
         let claimed = Claimed { jobs, canceled };
-        let answer = match waiting.report {
+        let answer = match report {
             None => Answer::Claimed(claimed),
             Some(outcomes) => {
                 Answer::Reported { outcomes, claimed: Some(claimed), is_complete: complete, is_canceled: canceled }
             }
         };
-        self.hand_out(waiting.ticket, answer, missing, details);
+        self.hand_out(ticket, answer, missing, details);
     }
 
     /// Takes back jobs that were handed out as these rows say, if they still are.
@@ -329,6 +335,14 @@ impl Machine {
             back.expect("only held jobs are put back");
             self.tracer.note(Trace::Back(job.id));
         }
+    }
+}
+
+impl WaitingClaim {
+    /// What it took and still has.
+    fn kept(self) -> Vec<JobRow> {
+        let gone = self.gone;
+        self.taken.into_iter().filter(|row| !gone.contains(&row.id)).collect()
     }
 }
 
