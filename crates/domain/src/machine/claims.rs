@@ -18,14 +18,19 @@ use crate::state::{Event, JobState};
 pub(super) struct WaitingClaim {
     ticket: Ticket,
     claim: Claim,
-    taken: Vec<JobRow>,
-    /// Of these, what left its hands again while it was owed a page.
-    gone: Vec<JobId>,
+    taken: Vec<Taken>,
     packing: Option<Packing>,
     /// Nothing of its scheduler was there: it takes any.
     any_scheduler: bool,
     /// What the answer says beside the claim, if it came with a report.
     report: Option<Reported>,
+}
+
+/// A job that a claim took; it may leave its hands again while the claim is owed a page.
+#[derive(Debug)]
+struct Taken {
+    row: JobRow,
+    kept: bool,
 }
 
 pub(super) type Reported = Vec<(JobId, Result<(), Rejection>)>;
@@ -74,12 +79,11 @@ impl Machine {
             ClaimOrder::Fitting { capacity, .. } => Some(Packing::new(capacity)),
         };
         let any_scheduler = matches!(claim.by, ClaimOrder::Queue);
-        let mut waiting =
-            WaitingClaim { ticket, claim, taken: Vec::new(), gone: Vec::new(), packing, any_scheduler, report };
+        let mut waiting = WaitingClaim { ticket, claim, taken: Vec::new(), packing, any_scheduler, report };
         let progress = self.advance(now, &mut waiting);
         if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
-            self.put_back(&waiting.taken);
+            self.put_back(&waiting.kept());
             return Err(Rejection::Limit { option: "waiting_max", max }.into());
         }
         if progress != Progress::Done {
@@ -143,8 +147,8 @@ impl Machine {
             && let Some(workflow) = self.workflows.get_mut(&before.workflow)
         {
             for waiting in &mut workflow.starved {
-                if waiting.taken.iter().any(|row| row.id == before.id) {
-                    waiting.gone.push(before.id);
+                for taken in waiting.taken.iter_mut().filter(|taken| taken.row.id == before.id) {
+                    taken.kept = false;
                 }
             }
         }
@@ -277,7 +281,7 @@ impl Machine {
             };
             row = self.transition(job, Event::Start, start).expect("it was just claimed");
         }
-        waiting.taken.push(row);
+        waiting.taken.push(Taken { row, kept: true });
         self.tracer.note(Trace::Taken(waiting.ticket, job));
     }
 
@@ -341,8 +345,7 @@ impl Machine {
 impl WaitingClaim {
     /// What it took and still has.
     fn kept(self) -> Vec<JobRow> {
-        let gone = self.gone;
-        self.taken.into_iter().filter(|row| !gone.contains(&row.id)).collect()
+        self.taken.into_iter().filter(|taken| taken.kept).map(|taken| taken.row).collect()
     }
 }
 
