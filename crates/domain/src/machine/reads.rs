@@ -236,8 +236,14 @@ impl Machine {
         let mut keys: Vec<OrderKey> = Vec::with_capacity(rows.len());
         for (row, payload) in rows {
             match self.slots.get_mut(&row.id) {
-                // Memory knows better: the page's snapshot is older than the job's last change.
-                Some(slot) if slot.lsn > lsn => {}
+                // Memory knows better: the page's snapshot may be older than the job's last change. A
+                // job that was only read since is still where the page has it.
+                Some(slot) if slot.lsn > lsn => {
+                    if slot.row.state == JobState::Ready && slot.row.lane == id && slot.row.key() == row.key() {
+                        slot.windowed = true;
+                        keys.push(row.key());
+                    }
+                }
                 Some(slot) => {
                     slot.windowed = true;
                     slot.payload = payload;
