@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use forebay_wire::units::{duration_seconds, memory_bytes};
 use forebay_wire::{
-    FailureHandlerModel, FailureHandlerRule, FileModel, IsCompleteResponse, JobModel, JobStatus, ListResponse,
-    RECORDS_MAX, ResourceRequirementsModel, ResultModel, WorkflowStatusResponse,
+    ComputeNodeModel, FailureHandlerModel, FailureHandlerRule, FileModel, IsCompleteResponse, JobModel, JobStatus,
+    ListResponse, RECORDS_MAX, ResourceRequirementsModel, ResultModel, WorkflowModel, WorkflowStatusResponse,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -321,6 +321,16 @@ impl Aside {
         drop(self.insist(|| self.client.put_empty::<JobModel>(&path)).await);
     }
 
+    /// Gives back all that the server believes to run on our node.
+    pub async fn release_all(&self) -> Result<(), CallError> {
+        for job in self.running_here().await? {
+            if let Some(id) = job.id {
+                self.release(id).await;
+            }
+        }
+        Ok(())
+    }
+
     async fn list<T: DeserializeOwned>(&self, path: &str, max: usize) -> Result<Vec<T>, CallError> {
         let limit = max.min(RECORDS_MAX as usize);
         let mut items: Vec<T> = Vec::new();
@@ -358,6 +368,33 @@ impl Aside {
         let mut give_up = self.give_up.clone();
         let given_up = give_up.wait_for(|up| *up);
         tokio::time::timeout(time, given_up).await.is_err()
+    }
+}
+
+/// How long an earlier worker's jobs may take to be given back.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(30);
+
+/// Gives back what the server believes to run on a node that is dead, and signs that node off.
+pub async fn give_back(client: &Client, workflow_id: i64, compute_node_id: i64) -> Result<(), CallError> {
+    let (give_up, given_up) = watch::channel(false);
+    let path = format!("/workflows/{workflow_id}");
+    let work = async {
+        let workflow: WorkflowModel = client.get(&path).await?;
+        let ids = (workflow_id, workflow.run_id.unwrap_or(0), compute_node_id);
+        let aside = Aside::new(client.clone(), ids, false, PathBuf::new(), given_up);
+        aside.release_all().await?;
+        let path = format!("/compute_nodes/{compute_node_id}");
+        let node: ComputeNodeModel = client.get(&path).await?;
+        let node = ComputeNodeModel { is_active: Some(false), ..node };
+        client.put::<ComputeNodeModel>(&path, &node).await.map(drop)
+    };
+    let done = tokio::time::timeout(GIVE_BACK_MAX, work).await;
+    give_up.send_replace(true);
+    match done {
+        // Somebody has deleted it all: there is nothing to give back.
+        Ok(Err(CallError::Refused { status: 404, .. })) => Ok(()),
+        Ok(done) => done,
+        Err(_) => Err(CallError::Away { why: "no answer in time".to_owned(), reached: false }),
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! open <worker pid> <worker's start> <launcher pid> <launcher's start> <mark>
+//! node <workflow> <compute node>
 //! start <job> <run> <attempt> <pid> <earliest start> <latest start>
 //! settled <job> <run> <attempt>
 //! closed
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::client::CallError;
 use crate::launcher::protocol::Attempt;
 use crate::launcher::usage::Stat;
 use crate::sys::{self, Signal};
@@ -64,6 +66,15 @@ impl Journal {
         let mut journal = Self { file, header, length: 0, unsettled: 0 };
         journal.restart()?;
         Ok(journal)
+    }
+
+    /// Notes as what the server knows this worker.
+    pub fn registered(&mut self, workflow_id: i64, compute_node_id: i64) -> io::Result<()> {
+        let line = format!("node {workflow_id} {compute_node_id}\n");
+        self.file.write_all(line.as_bytes())?;
+        self.length += line.len() as u64;
+        self.header += &line;
+        Ok(())
     }
 
     /// Where a child writes its line.
@@ -140,6 +151,8 @@ struct Record {
     worker: Option<Process>,
     launcher: Option<Process>,
     mark: Option<String>,
+    /// Workflow and compute node.
+    node: Option<(i64, i64)>,
     unsettled: BTreeMap<Attempt, Process>,
     closed: bool,
 }
@@ -188,8 +201,10 @@ impl Record {
                     record.worker = process(1, 2, 2);
                     record.launcher = process(3, 4, 4);
                     record.mark = words.get(5).map(|mark| (*mark).to_owned());
+                    record.node = None;
                     record.closed = false;
                 }
+                "node" => record.node = number(1).zip(number(2)),
                 "start" => record.unsettled.extend(attempt().zip(process(4, 5, 6))),
                 "settled" => record.unsettled.retain(|known, _| Some(*known) != attempt()),
                 "closed" => record.closed = true,
@@ -235,6 +250,8 @@ pub enum SettleError {
     Unkillable(Vec<i32>),
     #[error("cannot use the journal {path}")]
     Io { path: String, source: io::Error },
+    #[error("what an earlier worker was running cannot be given back to the server")]
+    GiveBack(#[source] CallError),
 }
 
 /// Ends what an earlier worker with this journal left behind, and empties the journal. Returns
@@ -244,25 +261,52 @@ pub enum SettleError {
 /// # Errors
 /// If the earlier worker lives, or its processes cannot be killed.
 pub fn settle(path: &Path) -> Result<Vec<Settled>, SettleError> {
-    let fail = |source| SettleError::Io { path: path.display().to_string(), source };
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(fail(e)),
-    };
-    lock(&file, path)?;
-    let record = Record::read(&file).map_err(fail)?;
-    let mut settled = Vec::new();
-    for (attempt, process) in &record.unsettled {
-        let was_alive = process.is_alive() && sys::signal_group(process.pid, Signal::KILL);
-        let Attempt { job_id, run_id, attempt_id } = *attempt;
-        settled.push(Settled { job_id, run_id, attempt_id, was_alive });
-    }
-    if !record.closed || !record.unsettled.is_empty() {
-        kill_strays(record.mark.as_deref(), &record.unsettled)?;
-    }
-    file.set_len(0).map_err(fail)?;
+    let Some(remains) = Remains::end(path)? else { return Ok(Vec::new()) };
+    let settled = remains.settled.clone();
+    remains.forget()?;
     Ok(settled)
+}
+
+/// What an earlier worker left behind. Its processes are gone; its journal is locked and still
+/// names its attempts.
+#[derive(Debug)]
+pub struct Remains {
+    pub settled: Vec<Settled>,
+    /// The workflow that it worked on and the compute node that it was.
+    pub node: Option<(i64, i64)>,
+    file: File,
+    path: PathBuf,
+}
+
+impl Remains {
+    /// Kills what is left of the worker with this journal.
+    pub fn end(path: &Path) -> Result<Option<Self>, SettleError> {
+        let fail = |source| SettleError::Io { path: path.display().to_string(), source };
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(fail(e)),
+        };
+        lock(&file, path)?;
+        let record = Record::read(&file).map_err(fail)?;
+        let mut settled = Vec::new();
+        for (attempt, process) in &record.unsettled {
+            let was_alive = process.is_alive() && sys::signal_group(process.pid, Signal::KILL);
+            let Attempt { job_id, run_id, attempt_id } = *attempt;
+            settled.push(Settled { job_id, run_id, attempt_id, was_alive });
+        }
+        if !record.closed || !record.unsettled.is_empty() {
+            kill_strays(record.mark.as_deref(), &record.unsettled)?;
+        }
+        let node = record.node.filter(|_| !record.closed || !settled.is_empty());
+        Ok(Some(Self { settled, node, file, path: path.to_owned() }))
+    }
+
+    /// Empties the journal.
+    pub fn forget(self) -> Result<(), SettleError> {
+        let Self { file, path, .. } = self;
+        file.set_len(0).map_err(|source| SettleError::Io { path: path.display().to_string(), source })
+    }
 }
 
 /// Waits for the earlier launcher to let go of the journal. If its worker is dead it is ending
@@ -353,6 +397,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = Journal::create(&path, "m").unwrap();
+        journal.registered(4, 7).unwrap();
         for attempt in [A, B] {
             StartLine::new(attempt).write(77, journal.file()).unwrap();
             journal.started();
@@ -360,7 +405,7 @@ mod tests {
         journal.settled(&[A]).unwrap();
         let record = Record::read(&File::open(&path).unwrap()).unwrap();
         assert_eq!(record.unsettled.keys().copied().collect::<Vec<_>>(), [B]);
-        assert_eq!((record.mark.as_deref(), record.closed), (Some("m"), false));
+        assert_eq!((record.mark.as_deref(), record.node, record.closed), (Some("m"), Some((4, 7)), false));
         journal.close().unwrap();
         assert!(Record::read(&File::open(&path).unwrap()).unwrap().closed);
     }
@@ -370,12 +415,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let mut journal = Journal::create(&path, "m").unwrap();
+        journal.registered(4, 7).unwrap();
         journal.length = LENGTH_MAX;
         StartLine::new(A).write(77, journal.file()).unwrap();
         journal.started();
         journal.settled(&[A]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("open ") && text.lines().count() == 1, "{text}");
+        assert!(text.starts_with("open ") && text.ends_with("\nnode 4 7\n") && text.lines().count() == 2, "{text}");
     }
 
     #[test]

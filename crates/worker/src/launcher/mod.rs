@@ -47,7 +47,10 @@ pub fn launch() -> ExitCode {
         Ok(file) => UnixStream::from(file),
         Err(_) => return ExitCode::FAILURE,
     };
-    match Launcher::open(socket).and_then(Launcher::run) {
+    let Ok(mut launcher) = Launcher::open(socket) else { return ExitCode::FAILURE };
+    // However it ends, nothing is left running.
+    let served = launcher.serve();
+    match launcher.end().and(served) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -131,7 +134,8 @@ impl Launcher {
         })
     }
 
-    fn run(mut self) -> io::Result<()> {
+    /// Carries out commands until the worker is gone.
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             let due = self.jobs.values().map(|job| job.meter.due).min();
             let timeout = due.map(|due| due.saturating_duration_since(Instant::now()));
@@ -140,9 +144,8 @@ impl Launcher {
             self.reap();
             self.flush()?;
             if woken == Woken::Readable {
-                match read_some(&mut self.socket, &mut self.inbox) {
-                    Ok(()) => {}
-                    Err(_) => return self.end(),
+                if read_some(&mut self.socket, &mut self.inbox).is_err() {
+                    return Ok(());
                 }
                 for command in take_commands(&mut self.inbox)? {
                     self.obey(command)?;
@@ -170,6 +173,9 @@ impl Launcher {
                     sys::signal_group(*pid, Signal(signal));
                 }
                 Ok(())
+            }
+            Command::Registered { workflow_id, compute_node_id } => {
+                self.journal.registered(workflow_id, compute_node_id)
             }
             Command::Settled(attempts) => self.journal.settled(&attempts),
         }
@@ -255,7 +261,7 @@ impl Launcher {
         }
     }
 
-    /// The worker is gone: so is everything that it had us start.
+    /// The worker is gone, and so is now everything that it had us start.
     fn end(mut self) -> io::Result<()> {
         if self.jobs.is_empty() {
             return self.journal.close();

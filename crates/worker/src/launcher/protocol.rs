@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 pub enum Command {
     /// First, once.
     Open(Open),
+    /// The server knows the worker by this: for the journal.
+    Registered {
+        workflow_id: i64,
+        compute_node_id: i64,
+    },
     Start(Start),
     /// Send a signal to a process group, if it still runs.
     Signal {

@@ -69,10 +69,8 @@ impl Session<'_> {
             return None;
         }
         if !self.has_nothing() {
-            // What becomes free while a claim waits is asked for apart. By count that makes no
-            // difference, by resources it does: such a claim waits only for a short time.
-            let by_count = self.options.max_parallel_jobs.is_some();
-            return Some(if by_count { self.options.claim_wait } else { self.options.busy_claim_wait });
+            // What becomes free while a claim waits is asked for apart: it waits for a short time.
+            return Some(self.options.busy_claim_wait);
         }
         match self.lull {
             Lull::Unknown | Lull::Suspect { .. } => Some(Duration::ZERO),

@@ -105,12 +105,9 @@ impl Session<'_> {
         let unreported: Vec<Named> = unsent.chain(self.outbox.drain(..)).map(|finished| finished.named()).collect();
         self.requests.shutdown().await;
 
-        let is_gone = matches!(end, End::Refused { .. } | End::Away { .. });
         let is_done = matches!(end, End::Complete | End::Canceled);
-        if !is_gone {
-            let farewell = self.say_farewell(lost_claim && !is_done);
-            // It is a courtesy: the server can do without.
-            drop(tokio::time::timeout(FAREWELL_MAX, farewell).await);
+        if !matches!(end, End::Refused { .. } | End::Away { .. }) {
+            say_farewell(&self.aside, self.node.clone(), self.began, lost_claim && !is_done).await;
         }
         self.give_up.send_replace(true);
         self.sides.shutdown().await;
@@ -136,36 +133,24 @@ impl Session<'_> {
         let journal = self.options.journal_path();
         let Self { processes, aside, node, began, give_up, .. } = self;
         drop(processes);
-        let settled = tokio::task::spawn_blocking(move || settle(&journal)).await;
-        let farewell = async {
-            // What cannot be settled now is found by whoever uses the journal next.
-            for attempt in settled.into_iter().flatten().flatten() {
-                aside.release(attempt.job_id).await;
-            }
-            sign_off(&aside, node, began).await;
-        };
-        // It is a courtesy, as above.
-        drop(tokio::time::timeout(FAREWELL_MAX, farewell).await);
+        // What cannot be settled now is found by whoever uses the journal next.
+        drop(tokio::task::spawn_blocking(move || settle(&journal)).await);
+        say_farewell(&aside, node, began, true).await;
         give_up.send_replace(true);
-    }
-
-    /// A waiting claim may have been answered at the moment we left: then jobs run here that
-    /// nobody knows of.
-    async fn say_farewell(&mut self, look_for_lost: bool) {
-        if look_for_lost {
-            for job in self.aside.running_here().await.unwrap_or_default() {
-                let Some(id) = job.id else { continue };
-                self.aside.release(id).await;
-            }
-        }
-        sign_off(&self.aside, self.node.clone(), self.began).await;
     }
 }
 
-async fn sign_off(aside: &Aside, node: ComputeNodeModel, began: Instant) {
-    let duration_seconds = Some(began.elapsed().as_secs_f64());
-    let node = ComputeNodeModel { is_active: Some(false), duration_seconds, ..node };
-    let path = format!("/compute_nodes/{}", aside.compute_node_id);
-    // Refused or not, there is nothing more to say.
-    drop(aside.client.put::<ComputeNodeModel>(&path, &node).await);
+/// Gives back what the server believes to run here, if that is in doubt, and signs the node off.
+/// It is a courtesy: the server can do without, and refused or not, there is nothing more to say.
+async fn say_farewell(aside: &Aside, node: ComputeNodeModel, began: Instant, in_doubt: bool) {
+    let farewell = async {
+        if in_doubt {
+            drop(aside.release_all().await);
+        }
+        let duration_seconds = Some(began.elapsed().as_secs_f64());
+        let node = ComputeNodeModel { is_active: Some(false), duration_seconds, ..node };
+        let path = format!("/compute_nodes/{}", aside.compute_node_id);
+        drop(aside.client.put::<ComputeNodeModel>(&path, &node).await);
+    };
+    drop(tokio::time::timeout(FAREWELL_MAX, farewell).await);
 }

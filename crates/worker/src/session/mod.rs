@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use crate::aside::{Aside, BACKOFF_MIN, Finished, Needs, Sequel};
 use crate::client::{BadUrl, CallError, Client};
 use crate::detect::{self, Amount};
-use crate::launcher::protocol::{Notice, Open};
+use crate::launcher::protocol::{Command, Notice, Open};
 use crate::ledger::{Ask, Ledger, Packing};
 use crate::options::{End, Event, Named, Options, Stop, Summary, Unfit};
 use crate::outcome::rfc3339;
@@ -240,7 +240,7 @@ impl<'e> Session<'e> {
             env: environment(&workflow, run_id, client.base(), &output_folder),
             sample_ms: u64::try_from(sample_interval.as_millis()).unwrap_or(u64::MAX),
         };
-        let processes = Processes::launch(&options.launcher, &folder, open).await?;
+        let mut processes = Processes::launch(&options.launcher, &folder, open).await?;
 
         let node = ComputeNodeModel {
             workflow_id: options.workflow_id,
@@ -260,6 +260,7 @@ impl<'e> Session<'e> {
         let node: ComputeNodeModel =
             client.post("/compute_nodes", &node).await.map_err(server("register a compute node"))?;
         let compute_node_id = node.id.unwrap_or_default();
+        processes.send(&Command::Registered { workflow_id: options.workflow_id, compute_node_id });
         let (give_up, given_up) = watch::channel(false);
         let ids = (options.workflow_id, run_id, compute_node_id);
         let pending_failed = workflow.use_pending_failed == Some(true);

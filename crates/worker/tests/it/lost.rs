@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_wire::JobStatus;
-use forebay_worker::{End, Error, Event, Stop, Worker, settle};
+use forebay_worker::{Client, End, Error, Event, SettleError, Stop, Worker, settle, settle_and_give_back};
 
 use crate::server::Server;
 use crate::{Site, is_alive, worker_process};
@@ -148,9 +148,11 @@ async fn leaving_gives_back_what_a_waiting_claim_may_have_got() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_dropped_takes_its_jobs_with_it_and_the_journal_names_them() {
+async fn a_worker_that_is_dropped_takes_its_jobs_with_it_and_the_next_one_gives_them_back() {
     let (server, site) = (Server::start().await, Site::new());
-    let id = server.job("sleeps", "sleep 1000 & sleep 1000", |_| {});
+    // It takes all there is, so no claim is on its way when the worker is dropped.
+    let all = server.needs("all", 4, "1g", "PT1M");
+    let id = server.job("sleeps", "sleep 1000 & sleep 1000", |job| job.resource_requirements_id = Some(all));
     tokio::select! {
         _ = site.run(site.options(&server), Stop::never()) => panic!("it sleeps"),
         () = site.started("sleeps") => {}
@@ -159,9 +161,17 @@ async fn a_worker_that_is_dropped_takes_its_jobs_with_it_and_the_journal_names_t
     let journal = site.path("out/worker_journal");
     let again = Worker::run(site.options(&server), Stop::never(), |_| {}).await;
     assert!(matches!(again, Err(Error::Launch(_))), "not before it is settled");
-    let settled = settle(&journal).unwrap();
+
+    let client = Client::new(&server.url(), None).unwrap();
+    server.book().away = true;
+    let settled = settle_and_give_back(&journal, &client).await;
+    assert!(matches!(settled, Err(SettleError::GiveBack(_))), "{settled:?}");
+    server.book().away = false;
+    let settled = settle_and_give_back(&journal, &client).await.unwrap();
     assert_eq!(settled.iter().map(|s| (s.job_id, s.attempt_id)).collect::<Vec<_>>(), [(id, 1)]);
-    server.book().jobs[0].status = Some(JobStatus::Ready);
+    assert_eq!((server.status_of(id), server.book().nodes[0].is_active), (JobStatus::Ready, Some(false)));
+    assert!(settle_and_give_back(&journal, &client).await.unwrap().is_empty());
+
     server.book().jobs[0].command = "true".into();
     let summary = site.run(site.options(&server), Stop::never()).await;
     assert_eq!((summary.end, summary.completed), (End::Complete, 1));

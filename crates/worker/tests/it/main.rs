@@ -10,17 +10,23 @@ mod server;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use forebay_worker::{Event, LauncherProgram, Options, Outcome, Stop, Summary, Worker};
+use forebay_worker::{Event, Options, Outcome, Stop, Summary, Worker};
 use server::Server;
 use tokio::sync::watch;
 
-/// This very program is the launcher: it is called with the name of this test.
-#[test]
-fn be_the_launcher() {
-    if std::env::args().nth(1).as_deref() == Some("be_the_launcher") {
-        forebay_worker::launcher::launch();
-        std::process::exit(0);
+/// This very program is the launcher when it is started as one: before the test harness has made
+/// its threads, for a launcher has only one.
+#[expect(unsafe_code, reason = "nothing else runs before the harness")]
+mod before_main {
+    extern "C" fn launch_if_asked() {
+        if forebay_worker::launcher::launch_if_asked().is_some() {
+            std::process::exit(0);
+        }
     }
+
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static LAUNCH_IF_ASKED: extern "C" fn() = launch_if_asked;
 }
 
 /// This very program is also a worker of its own, to be killed: the server's address and the
@@ -29,7 +35,7 @@ fn be_the_launcher() {
 fn be_a_worker() {
     let Ok(url) = std::env::var("TEST_WORKER_URL") else { return };
     let folder = PathBuf::from(std::env::var_os("TEST_WORKER_FOLDER").unwrap());
-    let options = Options { output_folder: folder.join("out"), folder, launcher: launcher(), ..Options::new(url, 1) };
+    let options = Options { output_folder: folder.join("out"), folder, ..Options::new(url, 1) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(Worker::run(options, Stop::never(), |_| {})).unwrap();
 }
@@ -40,11 +46,6 @@ fn worker_process(server: &Server, site: &Site) -> std::process::Child {
     command.args(["be_a_worker", "--exact"]).stdout(std::process::Stdio::null());
     command.env("TEST_WORKER_URL", server.url()).env("TEST_WORKER_FOLDER", site.folder.path());
     command.spawn().unwrap()
-}
-
-fn launcher() -> LauncherProgram {
-    let arguments = ["be_the_launcher", "--exact", "--nocapture"].map(str::to_owned).to_vec();
-    LauncherProgram { program: "/proc/self/exe".into(), arguments }
 }
 
 /// A worker's folder and what it told.
@@ -82,7 +83,6 @@ impl Site {
         Options {
             folder: self.folder.path().to_owned(),
             output_folder: self.path("out"),
-            launcher: launcher(),
             num_cpus: Some(4),
             memory_gb: Some(8.0),
             num_gpus: Some(0),

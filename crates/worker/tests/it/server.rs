@@ -77,7 +77,7 @@ impl Server {
             .route("/workflows/{id}/is_complete", get(is_complete))
             .route("/workflows/{id}/status", get(status))
             .route("/compute_nodes", post(create_node))
-            .route("/compute_nodes/{id}", put(update_node))
+            .route("/compute_nodes/{id}", get(node).put(update_node))
             .route("/resource_requirements", get(list_needs))
             .route("/resource_requirements/{id}", get(one_need))
             .route("/failure_handlers/{id}", get(handler))
@@ -347,6 +347,10 @@ async fn create_node(State(server): State<Server>, Json(mut node): Json<ComputeN
     node.id = Some(book.nodes.len() as i64 + 1);
     book.nodes.push(node.clone());
     Json(node)
+}
+
+async fn node(State(server): State<Server>, Path(id): Path<i64>) -> Json<ComputeNodeModel> {
+    Json(server.book().nodes[id as usize - 1].clone())
 }
 
 async fn update_node(
