@@ -4,7 +4,7 @@
 //! the text here is ASCII with `\u` escapes, without spaces, with keys in the order given, and with
 //! floats as Python prints them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,7 @@ impl Serialize for Json {
     }
 }
 
+/// A document's text without spaces and with escapes for what is not ASCII, which only strings have.
 fn minified(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -140,7 +141,7 @@ fn minified(text: &str) -> String {
         let tail = &rest[at..];
         if tail.starts_with('"') {
             let end = end_of_string(tail);
-            out.push_str(&tail[..end]);
+            push_ascii(&mut out, &tail[..end]);
             rest = &tail[end..];
         } else {
             rest = &tail[1..];
@@ -148,6 +149,24 @@ fn minified(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+fn push_ascii(out: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| !is_plain(c)) {
+        out.push_str(&rest[..at]);
+        let odd = rest[at..].chars().next().expect("a char was found here");
+        for unit in odd.encode_utf16(&mut [0; 2]) {
+            write!(out, "\\u{unit:04x}").expect("a string takes any text");
+        }
+        rest = &rest[at + odd.len_utf8()..];
+    }
+    out.push_str(rest);
+}
+
+/// Python writes the character as it is.
+fn is_plain(c: char) -> bool {
+    c.is_ascii() && c != '\x7f'
 }
 
 /// The length of the JSON string that `text` starts with, its quotes included.
@@ -177,20 +196,13 @@ impl Formatter for AsPython {
     }
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let mut rest = fragment;
         // Most text is plain, and this look at it is quick.
-        if rest.is_ascii() && !rest.as_bytes().contains(&0x7f) {
-            return writer.write_all(rest.as_bytes());
+        if fragment.is_ascii() && !fragment.as_bytes().contains(&0x7f) {
+            return writer.write_all(fragment.as_bytes());
         }
-        while let Some(at) = rest.find(|c: char| !c.is_ascii() || c == '\x7f') {
-            writer.write_all(&rest.as_bytes()[..at])?;
-            let odd = rest[at..].chars().next().expect("a char was found here");
-            for unit in odd.encode_utf16(&mut [0; 2]) {
-                write!(writer, "\\u{unit:04x}")?;
-            }
-            rest = &rest[at + odd.len_utf8()..];
-        }
-        writer.write_all(rest.as_bytes())
+        let mut ascii = String::with_capacity(fragment.len() * 2);
+        push_ascii(&mut ascii, fragment);
+        writer.write_all(ascii.as_bytes())
     }
 
     fn write_char_escape<W: ?Sized + Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
@@ -259,6 +271,13 @@ mod tests {
     fn spaces_are_left_out_except_in_strings() {
         let json = Json::parse(" { \"a b\" : [ 1 , \"\\\" [ \" ],\n\"k\":\ttrue } ").expect("JSON");
         assert_eq!(json.as_str(), r#"{"a b":[1,"\" [ "],"k":true}"#);
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_escaped_in_a_text_too() {
+        let json = Json::parse("{\"é\": [\"\u{1F600}\\n\u{7f}\"]}").expect("JSON");
+        assert_eq!(json.as_str(), r#"{"\u00e9":["\ud83d\ude00\n\u007f"]}"#);
+        assert_eq!(json, Json::from(json!({"é": ["\u{1F600}\n\u{7f}"]})));
     }
 
     #[test]

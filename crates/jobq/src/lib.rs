@@ -17,10 +17,16 @@
 //! A [`JobQueue`] is a handle: clone it and use it from any thread. Each call answers when what it
 //! did is committed; calls made at the same time share a commit. Other processes may have the same
 //! file open, through this library or through Python's jobq.
+//!
+//! [`JobQueue::in_async`] gives the same calls to async callers of any runtime. With the feature
+//! `http`, the module `http` answers the routes of jobq's daemon.
 
+mod async_queue;
 mod bell;
 mod conn;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod job;
 mod json;
 mod ledger;
@@ -30,8 +36,9 @@ mod queue;
 mod readers;
 mod table;
 
+pub use async_queue::AsyncJobQueue;
 pub use error::Error;
 pub use job::{CreateOptions, DEAD, Job, Leased};
 pub use json::Json;
 pub use query::{Query, QueryError};
-pub use queue::{Clock, Durability, JobQueue, Options, system_clock};
+pub use queue::{Clock, Durability, JobQueue, Options, is_queue_name, system_clock};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use forebay_flusher::{Failure, Group, GroupOptions};
+use forebay_flusher::{Failure, Group, GroupOptions, Submission};
 
 use crate::bell::Bell;
 use crate::conn::Conn;
@@ -181,10 +181,7 @@ impl JobQueue {
     /// If the query is refused.
     pub fn query(&self, query: impl Into<Query>, limit: Option<u64>) -> Result<Vec<Job>, Error> {
         let query = self.compile(query.into())?;
-        match self.read(Ask::Query { query, limit })? {
-            Given::Jobs(jobs) => Ok(jobs),
-            _ => unreachable!("a query gives jobs"),
-        }
+        jobs(self.read(Ask::Query { query, limit }))
     }
 
     /// Moves the longest untouched job that matches to `state`; none if no job matches.
@@ -202,7 +199,7 @@ impl JobQueue {
     pub fn poll_many(&self, query: impl Into<Query>, state: impl Into<Json>, limit: u32) -> Result<Vec<Job>, Error> {
         let query = self.compile(query.into())?;
         let state = state.into();
-        let polled = self.polled(Ask::Poll { query, state, limit, lease_ms: None })?;
+        let polled = polled(self.ask(Ask::Poll { query, state, limit, lease_ms: None }))?;
         Ok(polled.jobs.into_iter().map(|leased| leased.job).collect())
     }
 
@@ -260,10 +257,7 @@ impl JobQueue {
     /// # Errors
     /// If the move could not be committed.
     pub fn cas_state(&self, id: i64, old: impl Into<Json>, new: impl Into<Json>) -> Result<Option<Job>, Error> {
-        match self.ask(Ask::Cas { id, old: old.into(), new: new.into() })? {
-            Given::Job(job) => Ok(Some(job)),
-            _ => Ok(None),
-        }
+        maybe_job(self.ask(Ask::Cas { id, old: old.into(), new: new.into() }))
     }
 
     /// Adds an event of the user's to a job's log.
@@ -288,7 +282,7 @@ impl JobQueue {
     /// # Errors
     /// If it could not be committed.
     pub fn delete(&self, id: i64) -> Result<bool, Error> {
-        Ok(matches!(self.ask(Ask::Delete { id })?, Given::Done))
+        done(self.ask(Ask::Delete { id }))
     }
 
     /// Another queue in the same file, made if there is none. Its jobs are its own: the original,
@@ -308,7 +302,7 @@ impl JobQueue {
     /// # Errors
     /// [`Error::Name`].
     pub fn drop_queue(&self, name: &str) -> Result<bool, Error> {
-        Ok(matches!(self.named(name)?.ask(Ask::DropQueue)?, Given::Done))
+        done(self.named(name)?.ask(Ask::DropQueue))
     }
 
     /// The names of the other queues in the file.
@@ -338,10 +332,7 @@ impl JobQueue {
     }
 
     fn named(&self, name: &str) -> Result<JobQueue, Error> {
-        let is_name = (1..=64).contains(&name.len())
-            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        if !is_name {
+        if !is_queue_name(name) {
             return Err(Error::Name(name.to_owned()));
         }
         Ok(JobQueue { core: Arc::clone(&self.core), name: name.into() })
@@ -360,7 +351,7 @@ impl JobQueue {
         loop {
             let seen = self.core.bell.count();
             let (query, state) = (Arc::clone(&query), state.clone());
-            let polled = self.polled(Ask::Poll { query, state, limit, lease_ms })?;
+            let polled = polled(self.ask(Ask::Poll { query, state, limit, lease_ms }))?;
             let now = Instant::now();
             if !polled.jobs.is_empty() || now >= deadline {
                 return Ok(polled.jobs);
@@ -374,7 +365,7 @@ impl JobQueue {
         }
     }
 
-    fn compile(&self, query: Query) -> Result<Arc<Compiled>, Error> {
+    pub(crate) fn compile(&self, query: Query) -> Result<Arc<Compiled>, Error> {
         let mut known = self.core.compiled.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(compiled) = known.get(&query) {
             return Ok(Arc::clone(compiled));
@@ -391,7 +382,12 @@ impl JobQueue {
         Op { queue: Arc::clone(&self.name), ask }
     }
 
-    pub(crate) fn ask(&self, ask: Ask) -> Answer {
+    /// Puts a call in line, for a future to wait for.
+    pub(crate) fn submit(&self, ask: Ask) -> Result<Submission<FileLedger>, Error> {
+        Ok(self.core.group.submit_async(self.op(ask))?)
+    }
+
+    fn ask(&self, ask: Ask) -> Answer {
         self.core.group.submit(self.op(ask))?
     }
 
@@ -410,13 +406,14 @@ impl JobQueue {
             }),
         }
     }
+}
 
-    fn polled(&self, ask: Ask) -> Result<Polled, Error> {
-        match self.ask(ask)? {
-            Given::Polled(polled) => Ok(polled),
-            _ => unreachable!("a poll gives what it polled"),
-        }
-    }
+/// A queue may have this name: 1 to 64 letters, digits, `_`, `-` and `.`, a letter or digit first.
+#[must_use]
+pub fn is_queue_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }
 
 impl fmt::Debug for JobQueue {
@@ -459,13 +456,40 @@ impl Core {
     }
 }
 
-fn one_job(answer: Answer) -> Result<Job, Error> {
+pub(crate) fn one_job(answer: Answer) -> Result<Job, Error> {
     match answer? {
         Given::Job(job) => Ok(job),
         _ => unreachable!("a call about one job gives a job or an error"),
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+/// A job, or that it was not there or not in that state.
+pub(crate) fn maybe_job(answer: Answer) -> Result<Option<Job>, Error> {
+    match answer? {
+        Given::Job(job) => Ok(Some(job)),
+        _ => Ok(None),
+    }
+}
+
+pub(crate) fn jobs(answer: Answer) -> Result<Vec<Job>, Error> {
+    match answer? {
+        Given::Jobs(jobs) => Ok(jobs),
+        _ => unreachable!("a query gives jobs"),
+    }
+}
+
+pub(crate) fn polled(answer: Answer) -> Result<Polled, Error> {
+    match answer? {
+        Given::Polled(polled) => Ok(polled),
+        _ => unreachable!("a poll gives what it polled"),
+    }
+}
+
+/// Whether there was something to do.
+pub(crate) fn done(answer: Answer) -> Result<bool, Error> {
+    Ok(matches!(answer?, Given::Done))
+}
+
+pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

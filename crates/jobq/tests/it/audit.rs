@@ -58,7 +58,7 @@ fn nothing_is_lost_and_nothing_happens_twice_in_many_processes_some_of_them_kill
         let watched = Query::from("json_extract(state, '$[0]') = 'never'");
         queue.poll_wait(watched, json!(0), patience).expect("polled");
         let victim = usize::try_from(next(&mut seed) % PROCESSES).expect("few");
-        if next(&mut seed).is_multiple_of(2) {
+        if killed == 0 || next(&mut seed).is_multiple_of(2) {
             workers[victim].kill().expect("killed");
             killed += 1;
         }
@@ -82,7 +82,7 @@ fn nothing_is_lost_and_nothing_happens_twice_in_many_processes_some_of_them_kill
         told.moved.len()
     );
     assert!(told.operations >= operations);
-    assert!(killed > 0 || operations < 20_000);
+    assert!(killed > 0);
 }
 
 /// Half of the processes sync each commit, the others do not.
@@ -216,6 +216,7 @@ impl Told {
                 let before = self.moved.insert((number(id), round), (*who).to_owned());
                 assert_eq!(before, None, "{who} and another moved job {id} from round {round}");
             }
+            ["nothing" | "conflict"] => {}
             _ => return,
         }
         self.operations += 1;
