@@ -165,7 +165,16 @@ impl Machine {
             let Some(workflow) = self.workflows.get_mut(&id) else { continue };
             if let Some(waiting) = workflow.starved.iter_mut().find(|waiting| waiting.ticket == ticket) {
                 waiting.claim.wait_until = None;
-            } else if let Some(waiting) = self.remove_waiting(id, ticket) {
+                continue;
+            }
+            let frozen = workflow.frozen.is_some();
+            let Some(mut waiting) = self.remove_waiting(id, ticket) else { continue };
+            if frozen {
+                // What became ready since is not handed out yet: it looks once more when the graph is there.
+                waiting.claim.wait_until = None;
+                self.waiters.insert(ticket, id);
+                self.settle(waiting, Progress::Starved);
+            } else {
                 self.finish_claim(waiting);
             }
         }
