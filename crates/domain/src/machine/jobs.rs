@@ -7,7 +7,7 @@ use crate::batch::{JobDetail, Sequence};
 use crate::catalog::{Row, Statement, Table, Value};
 use crate::claim::Needs;
 use crate::command::{Answer, JobChange, Rejection};
-use crate::ids::{JobId, LaneId, RequirementId, Timestamp, WorkflowId};
+use crate::ids::{JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow, NewJob};
 use crate::port::{GraphRows, Read};
 use crate::state::JobState;
@@ -46,13 +46,17 @@ impl Machine {
     /// The prerequisites of jobs that are to be created were looked up.
     pub(super) fn apply_prerequisites(
         &mut self,
-        _now: Timestamp,
         id: WorkflowId,
         what: &Read,
+        lsn: Lsn,
         rows: &[JobRow],
         mut work: Work,
     ) {
         let Read::Jobs(wanted) = what else { unreachable!("jobs were asked for as jobs") };
+        if self.workflows.get(&id).is_some_and(|workflow| workflow.purged > lsn) {
+            // Some of them may be gone since.
+            return self.park(Stop::Prerequisites(id, wanted.clone()), work);
+        }
         let found: super::Set<JobId> = rows.iter().filter(|row| row.workflow == id).map(|row| row.id).collect();
         let step = match (wanted.iter().find(|job| !found.contains(*job)), &mut work) {
             (Some(job), _) => Err(Rejection::NoSuchPrerequisite(*job).into()),
@@ -173,6 +177,8 @@ impl Machine {
             self.open.delete_job(row.id);
         }
         self.reload_lanes(id);
+        let lsn = self.open.lsn();
+        self.dirty(id).purged = lsn;
         if let Some(job) = job {
             let graph = crate::graph::Graph::new(id, &rows.jobs, rows.edges.iter().copied());
             let ended = doomed.iter().any(|row| row.state.has_ended());

@@ -112,6 +112,8 @@ struct Workflow {
     bulk: Lsn,
     /// The batch that last wrote a payload.
     details: Lsn,
+    /// The batch that last deleted jobs.
+    purged: Lsn,
     /// Work that waits for the graph, while it is being read.
     frozen: Option<VecDeque<Work>>,
     /// Claims that wait for a job.

@@ -69,7 +69,7 @@ impl Machine {
             (Purpose::Jobs { works }, Rows::Jobs(rows)) => self.apply_jobs(now, flight.what, lsn, rows, works),
             (Purpose::Prerequisites { workflow, work }, Rows::Jobs(rows)) => {
                 self.parked -= 1;
-                self.apply_prerequisites(now, workflow, &flight.what, &rows, work);
+                self.apply_prerequisites(workflow, &flight.what, lsn, &rows, work);
             }
             (Purpose::Payloads { ticket, answer, stamp }, Rows::Payloads(rows)) => {
                 self.parked -= 1;
@@ -438,6 +438,7 @@ impl Workflow {
             touched: Lsn::default(),
             bulk: Lsn::default(),
             details: Lsn::default(),
+            purged: Lsn::default(),
             frozen: None,
             waiting: VecDeque::new(),
             starved: VecDeque::new(),
