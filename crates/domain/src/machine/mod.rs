@@ -559,7 +559,7 @@ impl Machine {
         let row = crate::batch::LaneRow { id, workflow, requirement: key.0, scheduler: key.1, labels: key.2.clone() };
         self.open.lane(row.clone());
         self.lanes.insert(id, Lane::new(row, needs, false));
-        self.workflows.get_mut(&workflow).expect("looked at above").lanes.insert(key, id);
+        self.dirty(workflow).lanes.insert(key, id);
         Ok(id)
     }
 }
