@@ -48,11 +48,12 @@ impl Machine {
         }
     }
 
-    /// Stops unless all of these jobs are in memory, or known not to be there.
+    /// Stops unless all of these jobs are in memory, or known not to be there. If one is not, all are
+    /// read at once: one by one, the first may be forgotten before the last is there.
     fn needs_jobs(&self, workflow: WorkflowId, jobs: impl Iterator<Item = JobId>) -> Result<(), Stop> {
-        let missing: Vec<JobId> =
-            jobs.filter(|job| !self.slots.contains_key(job) && !self.absent.contains(job)).collect();
-        if missing.is_empty() { Ok(()) } else { Err(Stop::Jobs(workflow, missing)) }
+        let jobs: Vec<JobId> = jobs.collect();
+        let is_known = |job: &JobId| self.slots.contains_key(job) || self.absent.contains(job);
+        if jobs.iter().all(is_known) { Ok(()) } else { Err(Stop::Jobs(workflow, jobs)) }
     }
 
     /// The fence, then the outcome with all that follows from it.
