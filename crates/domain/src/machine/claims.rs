@@ -222,6 +222,10 @@ impl Machine {
         if workflow.row.is_complete() {
             return Progress::Done;
         }
+        if waiting.taken.is_empty() {
+            // Whatever it looked at before: its own scheduler's jobs go first if there are any now.
+            waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
+        }
         loop {
             if self.pass(now, waiting) == Pass::Starved {
                 return Progress::Starved;
@@ -235,8 +239,6 @@ impl Machine {
         if !waiting.taken.is_empty() || waiting.claim.limit == 0 || waiting.claim.wait_until.is_none() {
             return Progress::Done;
         }
-        // The next time it looks for its own scheduler's jobs first again.
-        waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
         Progress::Idle
     }
 
