@@ -109,6 +109,7 @@ pub enum ClaimOrder {
 pub struct Report {
     pub workflow: WorkflowId,
     pub completions: Vec<Completion>,
+    /// Of the same workflow.
     pub claim: Option<Claim>,
 }
 

@@ -1,8 +1,9 @@
 //! Jobs and requirements as they are created, changed and deleted.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{Machine, Step, Stop, Work, number};
+use super::{LaneKey, Machine, Step, Stop, Work, number};
 use crate::batch::{JobDetail, Sequence};
 use crate::catalog::{Row, Statement, Table, Value};
 use crate::claim::Needs;
@@ -73,10 +74,15 @@ impl Machine {
 
     fn insert_jobs(&mut self, id: WorkflowId, jobs: &mut Vec<NewJob>) -> Step {
         let default = self.workflows[&id].row.default_requirement;
+        let key = |job: &NewJob| (job.requirement.unwrap_or(default), job.scheduler, job.labels.clone());
+        let known = &self.workflows[&id].lanes;
+        let wanted: BTreeSet<LaneKey> = jobs.iter().map(key).filter(|key| !known.contains_key(key)).collect();
+        if !wanted.is_empty() && self.lanes.len() + wanted.len() > self.limits.lanes_max {
+            return Err(Rejection::Limit { option: "lanes_max", max: self.limits.lanes_max as u64 }.into());
+        }
         let mut lanes: Vec<LaneId> = Vec::with_capacity(jobs.len());
         for job in jobs.iter() {
-            let key = (job.requirement.unwrap_or(default), job.scheduler, job.labels.clone());
-            lanes.push(self.lane_for(id, key)?);
+            lanes.push(self.lane_for(id, key(job))?);
         }
         let first = self.take_ids(Sequence::Job, jobs.len());
         let lsn = self.open.lsn();

@@ -260,7 +260,6 @@ impl Machine {
     /// Batch `lsn` is durable.
     pub fn committed(&mut self, now: Timestamp, lsn: Lsn) {
         self.committed = lsn;
-        self.deleted.retain(|_, deleted| *deleted > lsn);
         self.forget_old();
         self.serve(now);
     }

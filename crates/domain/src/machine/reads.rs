@@ -95,6 +95,7 @@ impl Machine {
     /// Forgets what no read in flight can be too old for.
     pub(super) fn forget_old(&mut self) {
         let floor = self.floor();
+        self.deleted.retain(|_, deleted| *deleted > floor);
         while let Some(&(lsn, id)) = self.recent.front() {
             if lsn > floor {
                 break;
