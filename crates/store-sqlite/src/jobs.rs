@@ -3,7 +3,6 @@
 use forebay_domain::ids::LaneId;
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{JobQuery, JobSort, JobView};
-use forebay_domain::state::JobState;
 use rusqlite::types::Value as Bound;
 use rusqlite::{Connection, Row, params_from_iter};
 
@@ -41,8 +40,9 @@ impl JobList {
         let mut filter = format!(" WHERE {plus}j.workflow_id = ?");
         if let Some(state) = state {
             filter.push_str(&format!(" AND j.state = {}", state.number()));
-            if is_in_job_few(*state) {
-                filter.push_str(" AND j.state > 3 AND j.state <> 5");
+            if state.number() > 5 {
+                // Word for word the condition of the partial index that has them.
+                filter.push_str(" AND j.state > 5");
             }
         }
         let mut values = vec![Bound::Integer(workflow.0)];
@@ -110,12 +110,6 @@ impl JobList {
     }
 }
 
-/// Whether the partial index has jobs of this state. It is used where its condition stands word for
-/// word.
-fn is_in_job_few(state: JobState) -> bool {
-    state.number() > 3 && state != JobState::Completed
-}
-
 /// From the columns of `JOB_VIEW`.
 pub(crate) fn job_view(row: &Row) -> rusqlite::Result<JobView> {
     Ok(JobView {
@@ -135,7 +129,7 @@ mod tests {
     use super::*;
     use crate::schema::tests::{migrated, plan};
     use forebay_domain::ids::{JobId, NodeId, WorkflowId};
-    use forebay_domain::state::STATE_LIST;
+    use forebay_domain::state::{JobState, STATE_LIST};
 
     const ALL: JobQuery = JobQuery {
         workflow: WorkflowId(1),
@@ -174,16 +168,18 @@ mod tests {
         for state in STATE_LIST {
             let steps = plan_of(&JobQuery { state: Some(state), ..ALL });
             let index = match state {
-                JobState::Draft | JobState::Blocked | JobState::Ready | JobState::Claimed | JobState::Completed => {
-                    "SEARCH j USING INDEX job_workflow (workflow_id=?)"
-                }
-                JobState::Running
-                | JobState::Failed
+                JobState::Draft
+                | JobState::Blocked
+                | JobState::Ready
+                | JobState::Claimed
+                | JobState::Running
+                | JobState::Completed => "SEARCH j USING INDEX job_workflow (workflow_id=?)",
+                JobState::Failed
                 | JobState::Canceled
                 | JobState::Terminated
                 | JobState::Disabled
                 | JobState::PendingFailed
-                | JobState::Scheduled => "SEARCH j USING INDEX job_few (workflow_id=? AND state=?)",
+                | JobState::Scheduled => "SEARCH j USING INDEX job_few (state=? AND workflow_id=?)",
             };
             assert_eq!(steps, [index, DETAIL], "{state:?}");
         }

@@ -64,7 +64,7 @@ statements! {
     SET_LSN = "UPDATE meta SET value = ?1 WHERE name = 'lsn'";
     NEXT_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     SEQUENCES = "SELECT name, next FROM sequence";
-    SCHEDULED = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.state = 11 ORDER BY j.due_at, j.id");
+    SCHEDULED = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.state = 11 AND j.state > 5");
 
     PUT_SEQUENCE = "INSERT OR REPLACE INTO sequence (name, next) VALUES (?1, ?2)";
     PUT_WORKFLOW = concat!(
@@ -158,8 +158,8 @@ mod tests {
         let db = schema::tests::migrated();
         for (name, sql) in ALL {
             for step in schema::tests::plan(&db, sql.0) {
-                // At a start: all of them are wanted. The planner's name for rows that it has in hand.
-                let whole = ["SEQUENCES", "SCHEDULED"].contains(name) || step == "SCAN d";
+                // All of them, a dozen, at a start. And the planner's name for rows that it has in hand.
+                let whole = *name == "SEQUENCES" || step == "SCAN d";
                 assert!(whole || !step.contains("SCAN"), "{name}: {step}");
                 assert!(!step.contains("TEMP B-TREE"), "{name}: {step}");
             }

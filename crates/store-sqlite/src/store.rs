@@ -32,6 +32,8 @@ pub struct SqliteStore {
     place: Place,
     /// Pages in the log after the last commit.
     log_pages: Arc<AtomicU32>,
+    /// With so many the log is folded in, as far as readers let.
+    checkpoint_at: u32,
     syncer: Syncer,
     /// What was answered, or would have been, to the last batch that was tried.
     tried: Option<(Lsn, Outcomes)>,
@@ -61,7 +63,8 @@ impl SqliteStore {
         let log_pages = Arc::new(AtomicU32::new(0));
         tune(&mut db, &options, Arc::clone(&log_pages)).map_err(failed)?;
         let syncer = Syncer::open(&place, options.durability)?;
-        Ok(SqliteStore { db, options, place, log_pages, syncer, tried: None, _lock: lock })
+        let checkpoint_at = options.checkpoint_pages;
+        Ok(SqliteStore { db, options, place, log_pages, checkpoint_at, syncer, tried: None, _lock: lock })
     }
 
     /// Brings a database that nobody writes to from its version to this one, which may be an earlier
@@ -97,14 +100,23 @@ impl SqliteStore {
     }
 
     /// Folds a long log into the database. What was committed is safe whether this succeeds or not.
-    fn shorten_log(&self) -> Result<(), StoreError> {
+    fn shorten_log(&mut self) -> Result<(), StoreError> {
+        let Options { checkpoint_pages, log_pages_max, .. } = self.options;
         let pages = self.log_pages.load(Ordering::Relaxed);
-        let outcome = if pages >= self.options.log_pages_max {
-            self.checkpoint(CheckpointMode::RESTART, self.options.reader_wait)
-        } else if pages >= self.options.checkpoint_pages {
+        if pages < checkpoint_pages {
+            self.checkpoint_at = checkpoint_pages;
+        }
+        if pages < self.checkpoint_at {
+            return Ok(());
+        }
+        // Not at each commit while a reader is in the way: the log begins anew with the first commit
+        // that finds it folded in and no reader in it.
+        let outcome = if pages < log_pages_max {
+            self.checkpoint_at = pages.saturating_add(checkpoint_pages / 4).min(log_pages_max);
             self.checkpoint(CheckpointMode::PASSIVE, self.options.busy_timeout)
         } else {
-            return Ok(());
+            self.checkpoint_at = pages.saturating_add(log_pages_max / 4);
+            self.checkpoint(CheckpointMode::RESTART, self.options.reader_wait)
         };
         match outcome {
             // Readers, or a full disk: after one of the next commits.
@@ -141,6 +153,7 @@ impl Store for SqliteStore {
                 recovered.sequences.push((sequence, row.get(1)?));
             }
             recovered.sequences.sort_unstable();
+            recovered.scheduled.sort_unstable_by_key(|job| (job.due_at, job.id));
             Ok(recovered)
         })?;
         self.sync()?;

@@ -182,6 +182,6 @@ fn the_log_begins_anew_once_no_reader_holds_it() {
     commit(100);
     assert!(log_pages() > 200, "a reader's snapshot is kept: {}", log_pages());
     reader.execute_batch("COMMIT").unwrap();
-    commit(3);
+    commit(30);
     assert!(log_pages() <= 41, "{}", log_pages());
 }
