@@ -83,15 +83,8 @@ impl Machine {
         let progress = self.advance(now, &mut waiting);
         if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
-            let report = waiting.report.take();
             self.put_back(&waiting.kept());
-            let Some(outcomes) = report else {
-                return Err(Rejection::Limit { option: "waiting_max", max }.into());
-            };
-            // What was reported is done; the claim gets nothing now.
-            let row = &self.workflows[&workflow].row;
-            let (is_complete, is_canceled) = (row.is_complete(), row.canceled);
-            return Ok(Some(Answer::Reported { outcomes, claimed: None, is_complete, is_canceled }));
+            return Err(Rejection::Limit { option: "waiting_max", max }.into());
         }
         if progress != Progress::Done {
             if let Some(until) = waiting.claim.wait_until {

@@ -30,6 +30,10 @@ impl Machine {
             self.needs_graph(report.workflow)?;
             self.needs_jobs(report.workflow, report.completions.iter().map(|completion| completion.job))?;
         }
+        if report.claim.is_some() && self.waiters.len() >= self.limits.waiting_max {
+            // Before anything is accepted: its claim could not wait.
+            return Err(Rejection::Limit { option: "waiting_max", max: self.limits.waiting_max as u64 }.into());
+        }
         let completions = core::mem::take(&mut report.completions);
         let mut outcomes = Vec::with_capacity(completions.len());
         for completion in completions {
