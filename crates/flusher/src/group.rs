@@ -350,6 +350,8 @@ impl<L: Ledger> State<L> {
 struct Batch<L: Ledger> {
     own: L::Op,
     joined: Vec<(L::Op, Arc<Seat<L>>)>,
+    /// So many of the joined were applied in a try before, or in this one.
+    tried: usize,
 }
 
 impl<L: Ledger> Shared<L> {
@@ -383,7 +385,7 @@ impl<L: Ledger> Shared<L> {
     /// Leads one transaction, with `own` first in it.
     fn lead(&self, mut ledger: Box<L>, own: L::Op) -> Result<L::Answer, Refused> {
         self.gather();
-        let mut batch = Batch { own, joined: Vec::new() };
+        let mut batch = Batch { own, joined: Vec::new(), tried: 0 };
         match self.commit(&mut ledger, &mut batch) {
             Ok(Committed { own, joined, took }) => {
                 self.hand_on(ledger, 1 + joined.len(), took);
@@ -450,14 +452,9 @@ impl<L: Ledger> Shared<L> {
     }
 
     fn try_commit(&self, ledger: &mut L, batch: &mut Batch<L>) -> Result<Committed<L::Answer>, Failure> {
-        if batch.joined.is_empty() {
-            match self.next_in_line() {
-                Some(next) => batch.joined.push(next),
-                None => {
-                    let own = ledger.apply_alone(&mut batch.own)?;
-                    return Ok(Committed { own, joined: Vec::new(), took: Duration::ZERO });
-                }
-            }
+        if batch.joined.is_empty() && !self.take_line(batch) {
+            let own = ledger.apply_alone(&mut batch.own)?;
+            return Ok(Committed { own, joined: Vec::new(), took: Duration::ZERO });
         }
         let start = Instant::now();
         ledger.begin()?;
@@ -465,14 +462,16 @@ impl<L: Ledger> Shared<L> {
         let mut joined = Vec::with_capacity(batch.joined.len());
         loop {
             while let Some((op, _)) = batch.joined.get(joined.len()) {
+                // What was begun before counts too: it is tried again whole.
+                if joined.len() >= batch.tried && start.elapsed() >= self.options.hold_max {
+                    self.give_back(batch.joined.drain(joined.len()..));
+                    break;
+                }
                 joined.push(ledger.apply(op)?);
+                batch.tried = batch.tried.max(joined.len());
             }
-            if batch.joined.len() + 1 >= self.options.batch_max || start.elapsed() >= self.options.hold_max {
+            if start.elapsed() >= self.options.hold_max || !self.take_line(batch) {
                 break;
-            }
-            match self.next_in_line() {
-                Some(next) => batch.joined.push(next),
-                None => break,
             }
         }
         let applied = Instant::now();
@@ -480,15 +479,28 @@ impl<L: Ledger> Shared<L> {
         Ok(Committed { own, joined, took: applied.elapsed() })
     }
 
-    /// Takes the next operation from the line, unless who is next wants the ledger for itself.
-    fn next_in_line(&self) -> Option<(L::Op, Arc<Seat<L>>)> {
+    /// Adds what is in line to the batch, up to who wants the ledger for itself; false if nothing
+    /// was added.
+    fn take_line(&self, batch: &mut Batch<L>) -> bool {
+        let room = self.options.batch_max.saturating_sub(batch.joined.len() + 1);
+        let before = batch.joined.len();
         let mut state = self.lock();
-        if state.line.front().is_none_or(|next| next.op.is_none()) {
-            return None;
+        while batch.joined.len() < before + room
+            && let Some(next) = state.line.pop_front_if(|next| next.op.is_some())
+        {
+            let op = next.op.expect("the front has an operation");
+            batch.joined.push((op, next.seat));
+            self.tell_room(&state);
         }
-        self.tell_room(&state);
-        let next = state.line.pop_front().expect("the line has a front");
-        Some((next.op.expect("the front has an operation"), next.seat))
+        batch.joined.len() > before
+    }
+
+    /// Puts operations back at the front of the line, in their order.
+    fn give_back(&self, rest: impl DoubleEndedIterator<Item = (L::Op, Arc<Seat<L>>)>) {
+        let mut state = self.lock();
+        for (op, seat) in rest.rev() {
+            state.line.push_front(Waiting { op: Some(op), seat });
+        }
     }
 
     /// Passes the ledger to the next in line, or leaves it free. `released` callers are about to

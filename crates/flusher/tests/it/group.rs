@@ -208,7 +208,7 @@ fn a_transaction_takes_at_most_batch_max_operations() {
 fn a_transaction_that_is_old_enough_takes_no_more() {
     let held = held(GroupOptions { hold_max: Duration::ZERO, ..options() }, Vec::new());
     held.play(0, &[2, 4, 6]);
-    let expected = [Entry::Alone(0), Entry::Commit(vec![2, 4]), Entry::Alone(6)];
+    let expected = [Entry::Alone(0), Entry::Commit(vec![2]), Entry::Commit(vec![4]), Entry::Alone(6)];
     assert_eq!(held.book.entries(), expected);
 }
 
