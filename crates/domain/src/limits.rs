@@ -30,7 +30,8 @@ pub struct Limits {
     pub graph_bytes_max: usize,
     /// Jobs that one claim may take.
     pub claim_max: usize,
-    /// Ids reserved at a time.
+    /// Ids reserved beyond those in use. With 0 they stay without gaps over a kill; the mark is then
+    /// written by each batch that uses ids.
     pub id_block: i64,
 }
 
@@ -50,7 +51,7 @@ impl Default for Limits {
             timers_max: 1_000_000,
             graph_bytes_max: 256 << 20,
             claim_max: 100_000,
-            id_block: 4096,
+            id_block: 0,
         }
     }
 }

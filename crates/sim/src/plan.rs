@@ -103,7 +103,7 @@ impl Plan {
             timers_max: if tight { small(random, 1, 4) } else { 1000 },
             graph_bytes_max: if random.chance(1, 3) { small(random, 300, 3000) } else { 1 << 20 },
             claim_max: if random.chance(1, 4) { 2 } else { 1000 },
-            id_block: random.between(1, 20),
+            id_block: random.between(0, 20),
         };
         let mut crashes: Vec<usize> = Vec::new();
         if options.crashes {
