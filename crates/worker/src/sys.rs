@@ -182,8 +182,12 @@ pub fn prepare_reaping() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         #[cfg(target_os = "linux")]
-        if libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) == -1 {
-            return Err(io::Error::last_os_error());
+        {
+            // A name in `ps`; whether it is taken does not matter.
+            libc::prctl(libc::PR_SET_NAME, c"forebay-launch".as_ptr());
+            if libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) == -1 {
+                return Err(io::Error::last_os_error());
+            }
         }
     }
     Ok(())

@@ -14,7 +14,7 @@
 //! Times are ticks since boot, as in field 22 of `/proc/PID/stat`: a pid that was used again
 //! has another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -39,23 +39,24 @@ pub struct Journal {
     file: File,
     header: String,
     length: u64,
-    unsettled: usize,
+    unsettled: HashSet<Attempt>,
 }
 
 impl Journal {
     /// Starts an empty journal for the launcher that calls, whose parent is the worker.
     ///
     /// # Errors
-    /// `WouldBlock` if another worker uses the file; `AlreadyExists` if it names attempts that
-    /// were never settled.
+    /// `WouldBlock` if another worker uses the file; `AlreadyExists` if the last one was killed or
+    /// could not report all, and that was never settled.
     pub fn create(path: &Path, mark: &str) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::new(io::ErrorKind::WouldBlock, "another worker is using it"),
             TryLockError::Error(error) => error,
         })?;
-        if !Record::read(&file)?.unsettled.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it names attempts that were not settled"));
+        let earlier = Record::read(&file)?;
+        if !earlier.unsettled.is_empty() || earlier.worker.is_some() && !earlier.closed {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "what an earlier worker left is not settled"));
         }
         let (worker, launcher) = (std::os::unix::process::parent_id(), std::process::id());
         let header = format!(
@@ -63,7 +64,7 @@ impl Journal {
             start_of(worker).unwrap_or(0),
             start_of(launcher).unwrap_or(0)
         );
-        let mut journal = Self { file, header, length: 0, unsettled: 0 };
+        let mut journal = Self { file, header, length: 0, unsettled: HashSet::new() };
         journal.restart()?;
         Ok(journal)
     }
@@ -82,9 +83,9 @@ impl Journal {
         self.file.as_raw_fd()
     }
 
-    /// Counts the line that a child is writing.
-    pub fn started(&mut self) {
-        self.unsettled += 1;
+    /// Notes that a child is writing its line.
+    pub fn started(&mut self, attempt: Attempt) {
+        self.unsettled.insert(attempt);
         self.length += StartLine::LENGTH_MAX as u64;
     }
 
@@ -96,8 +97,8 @@ impl Journal {
         }
         self.file.write_all(lines.as_bytes())?;
         self.length += lines.len() as u64;
-        self.unsettled = self.unsettled.saturating_sub(attempts.len());
-        if self.unsettled == 0 && self.length > LENGTH_MAX { self.restart() } else { Ok(()) }
+        self.unsettled.retain(|attempt| !attempts.contains(attempt));
+        if self.unsettled.is_empty() && self.length > LENGTH_MAX { self.restart() } else { Ok(()) }
     }
 
     /// Says that the worker left in order.
@@ -400,7 +401,7 @@ mod tests {
         journal.registered(4, 7).unwrap();
         for attempt in [A, B] {
             StartLine::new(attempt).write(77, journal.file()).unwrap();
-            journal.started();
+            journal.started(attempt);
         }
         journal.settled(&[A]).unwrap();
         let record = Record::read(&File::open(&path).unwrap()).unwrap();
@@ -418,7 +419,7 @@ mod tests {
         journal.registered(4, 7).unwrap();
         journal.length = LENGTH_MAX;
         StartLine::new(A).write(77, journal.file()).unwrap();
-        journal.started();
+        journal.started(A);
         journal.settled(&[A]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("open ") && text.ends_with("\nnode 4 7\n") && text.lines().count() == 2, "{text}");

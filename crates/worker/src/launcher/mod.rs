@@ -163,7 +163,7 @@ impl Launcher {
                 let key = start.key;
                 let notice = match self.start(start) {
                     Ok(pid) => Notice::Started { key, pid },
-                    Err(error) => Notice::NotStarted { key, error },
+                    Err(NotStarted { error, never }) => Notice::NotStarted { key, error, never },
                 };
                 self.say(&notice);
                 Ok(())
@@ -181,10 +181,10 @@ impl Launcher {
         }
     }
 
-    fn start(&mut self, start: Start) -> Result<i32, String> {
-        let command = CString::new(start.command).map_err(|_| "the command holds a NUL byte".to_owned())?;
+    fn start(&mut self, start: Start) -> Result<i32, NotStarted> {
+        let command = CString::new(start.command).map_err(|_| NotStarted::never("the command holds a NUL byte"))?;
         let env = self.environment(&start.env)?;
-        let (stdout, stderr) = open_output(&start.output)?;
+        let (stdout, stderr) = open_output(&start.output).map_err(NotStarted::now)?;
         let null = self.null.as_raw_fd();
         let stdout_fd = stdout.as_ref().map_or(null, AsRawFd::as_raw_fd);
         let program = Program {
@@ -202,9 +202,9 @@ impl Launcher {
         let journal = self.journal.file();
         let line = start.attempt.map(StartLine::new);
         let record = |pid| line.as_ref().map_or(Ok(()), |line| line.write(pid, journal));
-        let pid = sys::fork_exec(&program, record).map_err(|e| format!("cannot fork: {e}"))?;
-        if start.attempt.is_some() {
-            self.journal.started();
+        let pid = sys::fork_exec(&program, record).map_err(|e| NotStarted::now(format!("cannot fork: {e}")))?;
+        if let Some(attempt) = start.attempt {
+            self.journal.started(attempt);
         }
         let since = Instant::now();
         let running = Running {
@@ -220,11 +220,11 @@ impl Launcher {
     }
 
     /// The environment of one process; `None` if it is the common one.
-    fn environment(&self, own: &[(String, String)]) -> Result<Option<Vec<CString>>, String> {
+    fn environment(&self, own: &[(String, String)]) -> Result<Option<Vec<CString>>, NotStarted> {
         let mut over = Vec::with_capacity(own.len());
         for (name, value) in own {
             let entry = entry(name.as_bytes(), value.as_bytes())
-                .ok_or_else(|| format!("the environment variable {name:?} cannot be set"))?;
+                .ok_or_else(|| NotStarted::never(format!("the environment variable {name:?} cannot be set")))?;
             let name = entry.as_bytes().split_at(name.len() + 1).0.to_vec();
             if !self.fixed.iter().any(|fixed| fixed.as_bytes() == name) {
                 over.push((name, entry));
@@ -312,6 +312,24 @@ fn ended(running: &Running, reaped: &Reaped) -> Ended {
         mean_bytes: running.meter.mean_bytes(),
         peak_cpu_percent: running.meter.peak_cpu_percent(),
         over_memory: running.over_memory,
+    }
+}
+
+/// Why a process was not started.
+struct NotStarted {
+    error: String,
+    never: bool,
+}
+
+impl NotStarted {
+    /// It cannot be, anywhere.
+    fn never(error: impl Into<String>) -> Self {
+        Self { error: error.into(), never: true }
+    }
+
+    /// This machine cannot, for now.
+    fn now(error: String) -> Self {
+        Self { error, never: false }
     }
 }
 

@@ -82,6 +82,8 @@ pub enum Notice {
     NotStarted {
         key: u64,
         error: String,
+        /// It could not be started anywhere; else it is this machine that cannot start it now.
+        never: bool,
     },
     Ended(Ended),
 }

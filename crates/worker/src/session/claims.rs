@@ -59,7 +59,8 @@ impl Session<'_> {
 
     /// What to ask for now, if anything.
     fn ask(&mut self) -> Option<Ask> {
-        let may = self.is_working() && self.doubt.is_none() && self.has_time_for_more();
+        let pauses = self.pause.as_ref().is_some_and(|pause| Instant::now() < pause.until);
+        let may = self.is_working() && !pauses && self.doubt.is_none() && self.has_time_for_more();
         if may { self.ledger.ask() } else { None }
     }
 

@@ -12,7 +12,10 @@ use crate::outcome::{Terminated, measure, verdict};
 use crate::sys::Signal;
 
 /// The return code of what could not be started, as shells have it.
-const NOT_STARTED: i64 = 126;
+const NOT_STARTED: i32 = 126;
+
+/// Half of how long nothing is claimed after this machine could not start a process. It doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
 
 /// An attempt whose process runs.
 pub(super) struct Running {
@@ -58,6 +61,8 @@ impl Session<'_> {
         let Attempt { job_id, attempt_id, .. } = self.attempt(&job);
         self.reading_needs -= 1;
         match needs {
+            // Without requirements there are no needs.
+            Err(CallError::Refused { .. }) if self.is_working() => self.start(job, Needs::default()),
             Ok(needs) if self.is_working() => {
                 if let Some(id) = job.resource_requirements_id {
                     self.needs.insert(id, needs.clone());
@@ -112,25 +117,37 @@ impl Session<'_> {
     }
 
     pub(super) fn on_started(&mut self, key: u64, pid: i32) {
+        self.pause = None;
         if let Some(running) = self.running.get(&key) {
             let (job, logs) = (running.named(), running.logs.clone());
             self.tell(Event::Started { job, pid, logs });
         }
     }
 
-    /// Not a word about trying again: what stood in the way would stand there again.
-    pub(super) fn on_not_started(&mut self, key: u64, error: String) {
-        let ended = Ended {
-            key,
-            code: NOT_STARTED as i32,
-            wall_us: 0,
-            cpu_us: 0,
-            peak_bytes: 0,
-            mean_bytes: None,
-            peak_cpu_percent: 0.0,
-            over_memory: false,
+    /// The process cannot be started anywhere: the attempt failed.
+    pub(super) fn on_not_startable(&mut self, key: u64, error: String) {
+        self.on_process_gone(&never_ran(key), Some(error));
+    }
+
+    /// This machine cannot start a process now, through no fault of the job: it is given back,
+    /// and for a while nothing is claimed.
+    pub(super) fn on_cannot_start(&mut self, key: u64, error: String) {
+        let now = Instant::now();
+        let count = match &self.pause {
+            Some(pause) if now < pause.until => pause.count,
+            Some(pause) => pause.count + 1,
+            None => 1,
         };
-        self.on_process_gone(&ended, Some(error));
+        self.pause = Some(Pause { until: now + PAUSE_MIN * (1 << count.min(5)), count, why: error });
+        match self.running.remove(&key) {
+            Some(Running { attempt, needs, .. }) => {
+                self.ledger.give_back(needs);
+                self.ledger.give_devices_back(key);
+                self.ours.remove(&(attempt.job_id, attempt.attempt_id));
+                self.release(attempt.job_id);
+            }
+            None => self.on_process_gone(&never_ran(key), None),
+        }
     }
 
     pub(super) fn on_ended(&mut self, ended: &Ended) {
@@ -355,6 +372,19 @@ impl Running {
     fn named(&self) -> Named {
         let Attempt { job_id, attempt_id, .. } = self.attempt;
         Named { job_id, name: self.job.name.clone(), attempt_id }
+    }
+}
+
+fn never_ran(key: u64) -> Ended {
+    Ended {
+        key,
+        code: NOT_STARTED,
+        wall_us: 0,
+        cpu_us: 0,
+        peak_bytes: 0,
+        mean_bytes: None,
+        peak_cpu_percent: 0.0,
+        over_memory: false,
     }
 }
 

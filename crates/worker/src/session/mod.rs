@@ -40,6 +40,9 @@ use jobs::Running;
 /// How often the memory of jobs is looked at if the workflow does not say.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How many times in a row nothing can be started before the worker gives up, if nothing runs.
+const PAUSES_MAX: u32 = 6;
+
 /// Why a worker could not begin, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +57,9 @@ pub enum Error {
     Folder { folder: String, source: std::io::Error },
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// Nothing runs, and again and again nothing could be started.
+    #[error("this machine cannot start processes: {0}")]
+    CannotStart(String),
 }
 
 /// Works on a workflow until it is complete, canceled or stuck, or the worker is stopped.
@@ -111,6 +117,9 @@ struct Session<'e> {
     /// A claim's answer was lost: from then on, ask what the server believes to run here.
     doubt: Option<Instant>,
 
+    /// This machine cannot start processes: nothing is claimed for a while.
+    pause: Option<Pause>,
+
     sides: JoinSet<Side>,
     checking: bool,
     lull: Lull,
@@ -133,6 +142,14 @@ struct Away {
     since: Instant,
     next_try: Instant,
     backoff: Duration,
+    why: String,
+}
+
+/// A time without claims.
+struct Pause {
+    until: Instant,
+    /// How many there were, with nothing started between them.
+    count: u32,
     why: String,
 }
 
@@ -305,6 +322,7 @@ impl<'e> Session<'e> {
             last_answer: now,
             away: None,
             doubt: None,
+            pause: None,
             sides: JoinSet::new(),
             checking: false,
             lull: Lull::Unknown,
@@ -321,6 +339,10 @@ impl<'e> Session<'e> {
             self.processes.flush()?;
             if let Some(end) = self.is_over() {
                 return Ok(end);
+            }
+            if let Some(pause) = self.pause.as_ref().filter(|pause| pause.count > PAUSES_MAX && self.running.is_empty())
+            {
+                return Err(Error::CannotStart(pause.why.clone()));
             }
             let due = self.next_due();
             tokio::select! {
@@ -345,7 +367,8 @@ impl<'e> Session<'e> {
     fn on_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Started { key, pid } => self.on_started(key, pid),
-            Notice::NotStarted { key, error } => self.on_not_started(key, error),
+            Notice::NotStarted { key, error, never: true } => self.on_not_startable(key, error),
+            Notice::NotStarted { key, error, never: false } => self.on_cannot_start(key, error),
             Notice::Ended(ended) => self.on_ended(&ended),
             // Said once, while the launcher is opened.
             Notice::Opened | Notice::Refused(_) => {}
@@ -373,6 +396,7 @@ impl<'e> Session<'e> {
             give_up.filter(|_| self.running.is_empty()),
             self.doubt.filter(|_| self.away.is_none() && !self.checking),
             Some(self.last_answer + self.options.check_interval).filter(|_| !self.checking && self.away.is_none()),
+            self.pause.as_ref().map(|pause| pause.until).filter(|until| *until > Instant::now()),
             self.termination_at().filter(|_| self.is_working()),
             self.options.idle_max.map(|max| self.last_claim + max).filter(|_| self.is_working()),
         ];

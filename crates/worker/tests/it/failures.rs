@@ -76,3 +76,18 @@ async fn a_retry_whose_answer_was_lost_is_not_asked_for_twice() {
     assert_eq!(server.result_of(id).attempt_id, Some(2));
     assert_eq!(server.status_of(gate), JobStatus::Completed);
 }
+
+/// A machine's trouble is not the job's.
+#[tokio::test]
+async fn a_job_that_this_machine_cannot_start_is_given_back() {
+    let (server, site) = (Server::start().await, Site::new());
+    server.job("job", "true", |_| {});
+    let in_the_way = site.path("out/job_stdio/job_wf1_j1_r1_a1.o");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    let repair = async {
+        server.until_asked("PUT /jobs/1/manage_status_change/ready/1", 1).await;
+        std::fs::remove_dir(&in_the_way).unwrap();
+    };
+    let (summary, ()) = tokio::join!(site.run(site.options(&server), Stop::never()), repair);
+    assert_eq!((summary.end, summary.completed, summary.failed), (End::Complete, 1, 0));
+}

@@ -152,12 +152,13 @@ async fn a_worker_that_is_dropped_takes_its_jobs_with_it_and_the_next_one_gives_
     let (server, site) = (Server::start().await, Site::new());
     // It takes all there is, so no claim is on its way when the worker is dropped.
     let all = server.needs("all", 4, "1g", "PT1M");
-    let id = server.job("sleeps", "sleep 1000 & sleep 1000", |job| job.resource_requirements_id = Some(all));
-    tokio::select! {
+    let command = "echo $$ > pid; sleep 1000 & sleep 1000";
+    let id = server.job("sleeps", command, |job| job.resource_requirements_id = Some(all));
+    let pid = tokio::select! {
         _ = site.run(site.options(&server), Stop::never()) => panic!("it sleeps"),
-        () = site.started("sleeps") => {}
-    }
-    assert!(!is_alive(site.pid("sleeps")));
+        pid = site.written("pid") => pid,
+    };
+    assert!(!is_alive(pid.trim().parse().unwrap()));
     let journal = site.path("out/worker_journal");
     let again = Worker::run(site.options(&server), Stop::never(), |_| {}).await;
     assert!(matches!(again, Err(Error::Launch(_))), "not before it is settled");
