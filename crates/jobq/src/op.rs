@@ -267,12 +267,9 @@ impl Call<'_> {
         }
         if !options.is_plain() {
             let due = (options.delay_ms > 0).then(|| self.now_ms + options.delay_ms);
-            let sql = format!(
-                "UPDATE {} SET priority = ?1, hidden = ?2, due = ?3, retries = ?4 WHERE id = ?5",
-                self.table.table
-            );
             let hidden = i64::from(due.is_some());
-            self.conn.prepare(&sql)?.execute(params![options.priority, hidden, due, options.retries, id])?;
+            let values = params![options.priority, hidden, due, options.retries, id];
+            self.conn.prepare(&self.table.set_options)?.execute(values)?;
         }
         Ok(Given::Created { id, events: Json::from_trusted(events), modified })
     }
@@ -312,8 +309,7 @@ impl Call<'_> {
             jobs.push(Leased { job, attempt, until_ms });
         }
         let next_due_ms = if jobs.is_empty() && self.table.has_extras {
-            let sql = format!("SELECT min(due) FROM {} WHERE due IS NOT NULL", self.table.table);
-            self.conn.prepare(&sql)?.query_row([], |row| row.get(0))?
+            self.conn.prepare(&self.table.next_due)?.query_row([], |row| row.get(0))?
         } else {
             None
         };
@@ -362,20 +358,13 @@ impl Call<'_> {
 
     /// Shows the jobs whose delay is over, and takes those back whose lease is.
     fn fire_timers(&self) -> Result<(), Fault> {
-        /// So that one call does not hold the file for long; the rest is for the next.
-        const TIMERS_MAX: usize = 100;
-        let table = &self.table.table;
-        let mut statement = self.conn.prepare(&format!(
-            "SELECT id, back, attempt, retries FROM {table} \
-             WHERE due <= ?1 ORDER BY due LIMIT {TIMERS_MAX}"
-        ))?;
+        let mut statement = self.conn.prepare(&self.table.due)?;
         let due: Vec<(i64, Option<String>, i64, Option<i64>)> = statement
             .query_map([self.now_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
             .collect::<Result<_, _>>()?;
         for (id, back, attempt, retries) in due {
             let Some(back) = back else {
-                let sql = format!("UPDATE {table} SET hidden = 0, due = NULL WHERE id = ?1");
-                self.conn.prepare(&sql)?.execute([id])?;
+                self.conn.prepare(&self.table.show)?.execute([id])?;
                 continue;
             };
             let is_dead = retries.is_some_and(|retries| attempt > retries);
@@ -414,18 +403,15 @@ impl Call<'_> {
 
     fn finish(self, id: i64, attempt: i64, state: &Json) -> Result<Given, Fault> {
         let job = self.get(id)?;
-        let sql = format!("SELECT 1 FROM {} WHERE id = ?1 AND attempt = ?2 AND back IS NOT NULL", self.table.table);
-        if !self.conn.prepare(&sql)?.exists([id, attempt])? {
+        if !self.conn.prepare(&self.table.is_leased)?.exists([id, attempt])? {
             return Err(Error::LeaseEnded(id).into());
         }
         self.advance(job, state, None).map(Given::Job)
     }
 
     fn renew(self, id: i64, attempt: i64, lease_ms: i64) -> Result<Given, Fault> {
-        let sql =
-            format!("UPDATE {} SET due = ?1 WHERE id = ?2 AND attempt = ?3 AND back IS NOT NULL", self.table.table);
         let until = self.now_ms.saturating_add(lease_ms);
-        if self.conn.prepare(&sql)?.execute([until, id, attempt])? == 0 {
+        if self.conn.prepare(&self.table.renew)?.execute([until, id, attempt])? == 0 {
             self.get(id)?;
             return Err(Error::LeaseEnded(id).into());
         }
@@ -434,8 +420,7 @@ impl Call<'_> {
 
     fn delete(self, id: i64) -> Result<Given, Fault> {
         if self.table.events == Events::Table {
-            let sql = format!("DELETE FROM {} WHERE job_id = ?1", self.table.events_table);
-            self.conn.prepare(&sql)?.execute([id])?;
+            self.conn.prepare(&self.table.drop_log)?.execute([id])?;
         }
         let deleted = self.conn.prepare(&self.table.delete)?.execute([id])?;
         Ok(if deleted == 0 { Given::Nothing } else { Given::Done })
@@ -443,12 +428,7 @@ impl Call<'_> {
 
     /// Adds an event to the log in a table.
     fn log(&self, id: i64, event: &str) -> Result<(), Fault> {
-        let sql = format!(
-            "INSERT INTO {0} (job_id, seq, event) VALUES \
-             (?1, (SELECT coalesce(max(seq), 0) + 1 FROM {0} WHERE job_id = ?1), ?2)",
-            self.table.events_table
-        );
-        self.conn.prepare(&sql)?.execute(params![id, event])?;
+        self.conn.prepare(&self.table.log)?.execute(params![id, event])?;
         Ok(())
     }
 

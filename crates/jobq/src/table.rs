@@ -17,7 +17,6 @@ pub(crate) enum Events {
 pub(crate) struct Table {
     /// Its name, quoted for SQL.
     pub(crate) table: String,
-    pub(crate) events_table: String,
     /// The name's part in names of indexes.
     stem: String,
     pub(crate) events: Events,
@@ -28,6 +27,16 @@ pub(crate) struct Table {
     pub(crate) append: String,
     pub(crate) delete: String,
     pub(crate) move_to: String,
+    /// Over the columns for priorities, delays and leases.
+    pub(crate) set_options: String,
+    pub(crate) due: String,
+    pub(crate) next_due: String,
+    pub(crate) show: String,
+    pub(crate) is_leased: String,
+    pub(crate) renew: String,
+    /// Over the table of events.
+    pub(crate) log: String,
+    pub(crate) drop_log: String,
     fields: String,
 }
 
@@ -40,6 +49,9 @@ pub(crate) fn table_name(queue: &str) -> String {
 pub(crate) fn events_name(queue: &str) -> String {
     if queue == DEFAULT_QUEUE { "job_event".to_owned() } else { format!("jobq_event:{queue}") }
 }
+
+/// Timers that one poll fires, so that it does not hold the file for long; the rest is for the next.
+const TIMERS_MAX: usize = 100;
 
 /// Adds an event, `?1`, to the text of a log without parsing it: a log that was written by jobq
 /// ends in `]]`.
@@ -87,9 +99,22 @@ impl Table {
                 "UPDATE {table} SET {move_events}state = ?2, modified = ?3{move_lease} \
                  WHERE id = ?4"
             ),
+            set_options: format!("UPDATE {table} SET priority = ?1, hidden = ?2, due = ?3, retries = ?4 WHERE id = ?5"),
+            due: format!(
+                "SELECT id, back, attempt, retries FROM {table} \
+                 WHERE due <= ?1 ORDER BY due LIMIT {TIMERS_MAX}"
+            ),
+            next_due: format!("SELECT min(due) FROM {table} WHERE due IS NOT NULL"),
+            show: format!("UPDATE {table} SET hidden = 0, due = NULL WHERE id = ?1"),
+            is_leased: format!("SELECT 1 FROM {table} WHERE id = ?1 AND attempt = ?2 AND back IS NOT NULL"),
+            renew: format!("UPDATE {table} SET due = ?1 WHERE id = ?2 AND attempt = ?3 AND back IS NOT NULL"),
+            log: format!(
+                "INSERT INTO {log} (job_id, seq, event) VALUES \
+                 (?1, (SELECT coalesce(max(seq), 0) + 1 FROM {log} WHERE job_id = ?1), ?2)"
+            ),
+            drop_log: format!("DELETE FROM {log} WHERE job_id = ?1"),
             fields,
             table,
-            events_table: log,
             stem,
             events,
             has_extras,
@@ -138,5 +163,87 @@ impl Table {
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let order = if self.has_extras { "x" } else { "" };
         format!("{}{hash:016x}{order}", self.index_stem())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::conn::Conn;
+    use crate::{Durability, Query};
+
+    /// A table in memory of each form, with an index on the state's tag.
+    fn tables() -> Vec<(Conn, Table, String)> {
+        let condition = "(json_extract(j.state, '$[0]')) = ?1";
+        let mut made = Vec::new();
+        for (events, extras) in
+            [(Events::Column, false), (Events::Column, true), (Events::Table, false), (Events::Table, true)]
+        {
+            let mut conn = Conn::open(Path::new(":memory:"), Durability::Power, events).expect("memory");
+            let queue = DEFAULT_QUEUE.into();
+            let mut table = conn.table(&queue).expect("read").expect("there");
+            if extras {
+                conn.add_extras(&table).expect("added");
+                table = conn.table(&queue).expect("read").expect("there");
+            }
+            assert_eq!((table.events, table.has_extras), (events, extras));
+            let index = Query::tag("x").compile().expect("a query").index.expect("an index");
+            conn.ensure_index(&queue, &table, &index).expect("made");
+            made.push((conn, (*table).clone(), condition.to_owned()));
+        }
+        made
+    }
+
+    fn plan(conn: &Conn, sql: &str) -> Vec<String> {
+        let mut statement = conn.db().prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+        let mut rows = statement.raw_query();
+        let mut plan = Vec::new();
+        while let Some(row) = rows.next().expect("a plan") {
+            plan.push(row.get(3).expect("a line"));
+        }
+        plan
+    }
+
+    #[test]
+    fn each_statement_but_a_query_of_the_callers_searches_an_index() {
+        for (conn, table, condition) in tables() {
+            let mut statements = vec![
+                table.insert.clone(),
+                table.get.clone(),
+                table.append.clone(),
+                table.delete.clone(),
+                table.move_to.clone(),
+                table.poll(&condition, 1),
+            ];
+            if table.has_extras {
+                let extras =
+                    [&table.set_options, &table.due, &table.next_due, &table.show, &table.is_leased, &table.renew];
+                statements.extend(extras.map(Clone::clone));
+            }
+            if table.events == Events::Table {
+                statements.extend([table.log.clone(), table.drop_log.clone()]);
+            }
+            for sql in statements {
+                for line in plan(&conn, &sql) {
+                    // The events of one job, which a search found, are put together in order.
+                    let is_search = line.starts_with("SEARCH") || line.contains("SUBQUERY");
+                    let is_found = line.starts_with("CO-ROUTINE (subquery") || line.starts_with("SCAN (subquery");
+                    assert!(is_search || is_found, "{sql}\n{line}");
+                    assert!(!line.contains("TEMP B-TREE"), "{sql}\n{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_poll_of_any_job_reads_them_in_order_without_sorting() {
+        for (conn, table, _) in tables() {
+            for sql in [table.poll("TRUE", 1), table.query("TRUE", None)] {
+                let plan = plan(&conn, &sql).join("\n");
+                assert!(!plan.contains("TEMP B-TREE"), "{sql}\n{plan}");
+            }
+        }
     }
 }
