@@ -12,11 +12,17 @@ use crate::ci::sh;
 
 /// Builds the binary, and says where it is.
 pub fn build(profile: Profile) -> anyhow::Result<PathBuf> {
-    let (name, folder) = match profile {
-        Profile::Dev => ("dev", "debug"),
-        Profile::Release => ("release", "release"),
+    let folder = match profile {
+        // As the tests build it, so that after them there is nothing to do.
+        Profile::Dev => {
+            sh("cargo", &["test", "--workspace", "--all-targets", "--locked", "--no-run"])?;
+            "debug"
+        }
+        Profile::Release => {
+            sh("cargo", &["build", "--release", "--locked", "-p", "forebay"])?;
+            "release"
+        }
     };
-    sh("cargo", &["build", "--profile", name, "--locked", "-p", "forebay"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let binary = target.join(folder).join("forebay");
     ensure!(binary.exists(), "{} was not built", binary.display());
