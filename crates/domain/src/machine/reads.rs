@@ -411,6 +411,16 @@ impl Machine {
                 }
             }
         }
+        // Its pages on their way are of windows that are no more.
+        let lanes = &self.lanes;
+        self.flights.retain(|_, flight| match &flight.purpose {
+            Purpose::Page { lane, .. } => lanes.contains_key(lane),
+            Purpose::Workflow { .. }
+            | Purpose::Graph { .. }
+            | Purpose::Jobs { .. }
+            | Purpose::Prerequisites { .. }
+            | Purpose::Payloads { .. } => true,
+        });
     }
 }
 
