@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use forebay_wire::{ListWorkflowsResponse, WorkflowStatusResponse};
-use forebay_worker::{Client, End, Summary, settle};
+use forebay_worker::{Client, End, Summary, settle_and_give_back};
 
 use crate::args::WorkerArgs;
 use crate::exit::Exit;
@@ -25,7 +25,9 @@ pub async fn worker(args: &WorkerArgs) -> anyhow::Result<Exit> {
     options.idle_max = args.idle_max;
     options.time_limit = args.time_limit;
     options.enforce_runtime = args.enforce_runtime;
-    settle(&options.journal_path()).context("an earlier worker's jobs cannot be ended")?;
+    settle_and_give_back(&options.journal_path(), &client)
+        .await
+        .context("what an earlier worker of this folder left running cannot be ended and given back")?;
     let progress = Arc::new(Progress::new(&args.display));
     let watched = watch::worker(options, &client, &progress, std::future::pending()).await;
     progress.finish();

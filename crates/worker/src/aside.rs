@@ -331,6 +331,21 @@ impl Aside {
         Ok(())
     }
 
+    /// Makes all that the server believes to run on our node ready as new attempts: their processes
+    /// had begun, and are gone.
+    async fn begin_anew(&self) -> Result<(), CallError> {
+        for job in self.running_here().await? {
+            let Some(id) = job.id else { continue };
+            let path = format!("/jobs/{id}/retry/{}?max_retries={}", self.run_id, i32::MAX);
+            match self.insist(|| self.client.post_empty::<JobModel>(&path)).await {
+                // A refusal says that the job is not ours any more.
+                Ok(_) | Err(CallError::Refused { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     async fn list<T: DeserializeOwned>(&self, path: &str, max: usize) -> Result<Vec<T>, CallError> {
         let limit = max.min(RECORDS_MAX as usize);
         let mut items: Vec<T> = Vec::new();
@@ -382,7 +397,7 @@ pub async fn give_back(client: &Client, workflow_id: i64, compute_node_id: i64) 
         let workflow: WorkflowModel = client.get(&path).await?;
         let ids = (workflow_id, workflow.run_id.unwrap_or(0), compute_node_id);
         let aside = Aside::new(client.clone(), ids, false, PathBuf::new(), given_up);
-        aside.release_all().await?;
+        aside.begin_anew().await?;
         let path = format!("/compute_nodes/{compute_node_id}");
         let node: ComputeNodeModel = client.get(&path).await?;
         let node = ComputeNodeModel { is_active: Some(false), ..node };

@@ -63,6 +63,25 @@ fn two_workers_share_a_workflow() {
 }
 
 #[test]
+fn what_a_killed_worker_had_goes_back_when_its_folder_has_a_worker_again() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "w.yaml",
+        "name: slow\njobs:\n  - {name: a, command: 'echo $TORC_ATTEMPT_ID >> ran; [ -e go ] || sleep 600'}\n",
+    );
+    let server = Served::start(&scratch, &["--db", "jobs.db"]);
+    scratch.forebay(&["create", "w.yaml", "--url", &server.url]).exits(0);
+    let worker = ["worker", "--url", &server.url, "--workflow", "1", "--quiet"];
+    let mut first = scratch.start(&worker);
+    until("the job runs", || scratch.at("ran").exists());
+    first.kill().expect("it runs");
+    finish(first);
+    scratch.write("go", "");
+    scratch.forebay(&worker).exits(0);
+    assert_eq!(scratch.read("ran"), "1\n2\n");
+}
+
+#[test]
 fn a_killed_server_goes_on_where_it_was() {
     let scratch = Scratch::new();
     scratch.write("w.yaml", DIAMOND);
