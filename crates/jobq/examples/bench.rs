@@ -43,6 +43,7 @@ fn measure(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed> {
     jobq(table, "power", Some(Durability::Power), dir, calls)?;
     table.add("sqlite power: create", calls, bare(&dir.join("bare-power"), "FULL", calls)?);
     many(table, dir, calls)?;
+    many_tasks(table, dir, calls)?;
     table.add("sqlite process: create", calls, bare(&dir.join("bare-process"), "NORMAL", calls)?);
     jobq(table, "process", Some(Durability::Process), dir, calls)?;
     // What is fast is called more often, so that a round is long enough to measure.
@@ -158,6 +159,30 @@ fn many(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed> {
     Ok(())
 }
 
+/// As many callers as tasks of one thread.
+fn many_tasks(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed> {
+    let queue = open(&dir.join("tasks"), Durability::Power)?.in_async();
+    let each = (calls * 10).div_ceil(CALLERS);
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let start = Watch::start(false);
+    runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..CALLERS {
+            let queue = queue.clone();
+            tasks.spawn(async move {
+                let payload = payload();
+                for _ in 0..each {
+                    queue.create(&payload, json!(["CREATED"])).await?;
+                }
+                Ok::<_, forebay_jobq::Error>(())
+            });
+        }
+        tasks.join_all().await.into_iter().collect::<Result<(), _>>()
+    })?;
+    table.add("jobq power: create, 64 tasks", each * CALLERS, start.took());
+    Ok(())
+}
+
 /// Measures time: the wall's, or this thread's on a processor.
 struct Watch {
     in_memory: bool,
@@ -224,6 +249,11 @@ impl Table {
                 0.8,
             ),
             ("64 callers in power, of one", self.ratio("jobq power: create, 64 callers", "jobq power: create"), 40.0),
+            (
+                "64 async callers in power, of one",
+                self.ratio("jobq power: create, 64 tasks", "jobq power: create"),
+                40.0,
+            ),
             (":memory: create, of bare rusqlite", self.ratio("jobq memory: create", "sqlite memory: create"), 0.8),
             (
                 "poll among 1 000 000 jobs, of among 10",

@@ -32,6 +32,8 @@ pub(crate) struct Conn {
     db: Connection,
     is_memory: bool,
     tables: HashMap<Arc<str>, Arc<Table>>,
+    /// The queue of the last call and its table: mostly the next call is on the same.
+    last: Option<(Arc<str>, Arc<Table>)>,
     indexed: Vec<(Arc<str>, String)>,
     schema: i64,
     /// While a statement with a caller's query in it is prepared.
@@ -80,7 +82,7 @@ impl Conn {
             },
         ))?;
         let tables = HashMap::new();
-        Ok(Conn { db, is_memory, tables, indexed: Vec::new(), schema: 0, strict })
+        Ok(Conn { db, is_memory, tables, last: None, indexed: Vec::new(), schema: 0, strict })
     }
 
     pub(crate) fn db(&self) -> &Connection {
@@ -120,12 +122,19 @@ impl Conn {
     /// Forgets what is known of tables.
     pub(crate) fn forget(&mut self) {
         self.tables.clear();
+        self.last = None;
         self.indexed.clear();
     }
 
     /// The table of a queue; none if there is no such queue.
     pub(crate) fn table(&mut self, queue: &Arc<str>) -> rusqlite::Result<Option<Arc<Table>>> {
+        if let Some((last, table)) = &self.last
+            && Arc::ptr_eq(last, queue)
+        {
+            return Ok(Some(Arc::clone(table)));
+        }
         if let Some(table) = self.tables.get(queue) {
+            self.last = Some((Arc::clone(queue), Arc::clone(table)));
             return Ok(Some(Arc::clone(table)));
         }
         let columns = self.columns(&table_name(queue))?;
