@@ -1,6 +1,8 @@
 """jobq's documented behaviour, through the old name and the new one."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -166,15 +168,17 @@ def test_what_we_write_python_reads_as_the_original_does(tmp_path):
     assert rows == [(1, '{"a": "\\u00e9"}', '["created"]', "integer")]
 
 
-def test_python_may_write_while_we_have_the_file_open(tmp_path):
+def test_another_process_may_write_while_we_have_the_file_open(tmp_path):
     path = tmp_path / "shared.sqlite3"
+    insert = """
+import sqlite3, sys
+with sqlite3.connect(sys.argv[1]) as file:
+    file.execute(
+        "INSERT INTO job (payload, state, events, modified) VALUES ('1', '[\\"new\\"]', '[]', 1)"
+    )
+"""
     with JobQueue(path) as queue:
-        with sqlite3.connect(path) as file:
-            file.execute(
-                "INSERT INTO job (payload, state, events, modified) "
-                "VALUES ('1', '[\"new\"]', '[]', 1)"
-            )
-        file.close()
+        subprocess.run([sys.executable, "-c", insert, str(path)], check=True)
         job = queue.poll("json_extract(state, '$[0]') = 'new'", ["taken"])
         assert job.payload == 1 and [event[0] for event in job.events] == ["job_state_advanced"]
 
