@@ -234,6 +234,13 @@ impl Machine {
             };
             *row = changed.unwrap_or(*row);
         }
+        for (before, row) in rows.jobs.iter().zip(&mut after) {
+            // What has an outcome and is to be done again is a new attempt: an attempt has one outcome.
+            let had_ended = before.state.has_ended() || before.state == JobState::PendingFailed;
+            if had_ended && before.result.is_some() && row.state != before.state {
+                row.attempt += 1;
+            }
+        }
         self.reload_lanes(id);
         for (before, row) in rows.jobs.iter().zip(&after) {
             if before != row {

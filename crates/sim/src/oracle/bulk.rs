@@ -171,6 +171,13 @@ impl Oracle {
             };
             let job = workflow.jobs.get_mut(id).expect("of the workflow");
             job.row = if state == row.state { *row } else { wiped(row, state) };
+            let was = &before[id];
+            if was.result.is_some()
+                && (was.state.has_ended() || was.state == PendingFailed)
+                && job.row.state != was.state
+            {
+                job.row.attempt += 1;
+            }
             if job.row != before[id] {
                 changed.insert(*id);
             }
