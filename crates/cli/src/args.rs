@@ -238,6 +238,9 @@ pub struct ServeArgs {
     /// How long a stop may take to write what was taken, such as 10s.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub stop_timeout: Duration,
+    /// Serve queues of jobs too, a file each in this directory, under /api/v0.
+    #[arg(long, value_name = "DIR")]
+    pub queues: Option<PathBuf>,
     /// Accepted for later: the tasks door is not there yet.
     #[arg(long, value_name = "ADDR")]
     pub grpc: Option<String>,

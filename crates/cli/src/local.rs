@@ -1,7 +1,7 @@
 //! A server within this process: a store, an engine on it, a door before that, a listener.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,11 +28,17 @@ impl Local {
     }
 
     /// Serves the database at this address, such as `127.0.0.1:0` or `localhost:8080`.
-    pub async fn listen(db: &Path, address: &str, durability: &DurabilityArgs) -> anyhow::Result<Local> {
+    /// With a directory of queues, it serves these too.
+    pub async fn listen(
+        db: &Path,
+        address: &str,
+        queues: Option<PathBuf>,
+        durability: &DurabilityArgs,
+    ) -> anyhow::Result<Local> {
         let mut found =
             tokio::net::lookup_host(address).await.with_context(|| format!("--http {address:?} is not an address"))?;
         let http = found.next().with_context(|| format!("--http {address:?} has no address"))?;
-        Local::serve(db, ServerOptions { http, ..ServerOptions::loopback() }, durability).await
+        Local::serve(db, ServerOptions { http, queues, ..ServerOptions::loopback() }, durability).await
     }
 
     async fn serve(db: &Path, options: ServerOptions, durability: &DurabilityArgs) -> anyhow::Result<Local> {

@@ -16,7 +16,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<Exit> {
     }
     // Before anybody can see that we listen, and send one.
     let mut signals = Signals::listen()?;
-    let local = Local::listen(&args.db, &args.http, &args.durability).await?;
+    let local = Local::listen(&args.db, &args.http, args.queues.clone(), &args.durability).await?;
     {
         let mut out = io::stdout().lock();
         writeln!(out, "listening http={}", local.address())?;

@@ -1,14 +1,18 @@
 //! Listeners: they take connections and hang the doors on them.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_engine::EngineHandle;
-use forebay_workflows::Door;
+use forebay_jobq::http::{Door as Queues, DoorOptions as QueuesOptions};
+use forebay_workflows::Door as Workflows;
+use http_body_util::Either;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -26,6 +30,8 @@ pub struct Options {
     /// Connections that are served at a time; one more waits until another ends.
     pub connections_max: usize,
     pub workflows: forebay_workflows::Options,
+    /// The directory of the queues door, a file for each queue; without it there is no such door.
+    pub queues: Option<PathBuf>,
 }
 
 impl Options {
@@ -35,23 +41,31 @@ impl Options {
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             connections_max: 16_384,
             workflows: forebay_workflows::Options::default(),
+            queues: None,
         }
     }
 }
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
-pub struct StartError {
-    pub address: SocketAddr,
-    #[source]
-    pub source: io::Error,
+pub enum StartError {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the directory of queues {} cannot be made", directory.display())]
+    Queues { directory: PathBuf, source: io::Error },
+}
+
+/// What answers requests. Clones are the same doors.
+#[derive(Clone)]
+struct Doors {
+    workflows: Workflows,
+    queues: Option<Queues>,
 }
 
 /// A server that listens. Dropped without [`stop`](Server::stop), it breaks its connections off.
-#[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    queues: Option<Queues>,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<JoinSet<()>>,
 }
@@ -60,16 +74,23 @@ impl Server {
     /// Listens, and serves until it is stopped. Within a tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be listened on.
+    /// If the address cannot be listened on, or the directory of queues cannot be made.
     pub async fn start(options: Options, engine: EngineHandle) -> Result<Server, StartError> {
-        let bad = |source| StartError { address: options.http, source };
+        let bad = |source| StartError::Listen { address: options.http, source };
         let listener = TcpListener::bind(options.http).await.map_err(bad)?;
         let address = listener.local_addr().map_err(bad)?;
         let (stopping, watched) = watch::channel(false);
-        let door = Door::new(engine, options.workflows);
+        let queues = match options.queues {
+            Some(directory) => {
+                let opened = Queues::new(&directory, QueuesOptions::default());
+                Some(opened.map_err(|source| StartError::Queues { directory, source })?)
+            }
+            None => None,
+        };
+        let doors = Doors { workflows: Workflows::new(engine, options.workflows), queues: queues.clone() };
         let permits = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
-        let listener = tokio::spawn(listen(listener, door, permits, watched));
-        Ok(Server { address, stopping, listener })
+        let listener = tokio::spawn(listen(listener, doors, permits, watched));
+        Ok(Server { address, queues, stopping, listener })
     }
 
     /// Where it listens.
@@ -88,7 +109,17 @@ impl Server {
                 Err(error) => tracing::error!(%error, "the listener ended before it was stopped"),
             }
         });
-        finished.await.is_ok()
+        let all = finished.await.is_ok();
+        if let Some(queues) = self.queues.take() {
+            queues.close();
+        }
+        all
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
@@ -101,7 +132,7 @@ impl Drop for Server {
 /// Takes connections until it is told to stop; those that are open then.
 async fn listen(
     listener: TcpListener,
-    door: Door,
+    doors: Doors,
     permits: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
 ) -> JoinSet<()> {
@@ -114,7 +145,7 @@ async fn listen(
         while connections.try_join_next().is_some() {}
         match taken {
             Ok((stream, permit)) => {
-                connections.spawn(serve(stream, door.clone(), stopping.clone(), permit));
+                connections.spawn(serve(stream, doors.clone(), stopping.clone(), permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
@@ -140,10 +171,15 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<
 
 /// Serves one connection. When its client leaves, the request that is being answered is dropped,
 /// which undoes a claim that waits.
-async fn serve(stream: TcpStream, door: Door, mut stopping: watch::Receiver<bool>, _permit: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, doors: Doors, mut stopping: watch::Receiver<bool>, _permit: OwnedSemaphorePermit) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let door = door.clone();
-        async move { Ok::<_, Infallible>(door.answer(request).await) }
+        let doors = doors.clone();
+        async move {
+            Ok::<_, Infallible>(match &doors.queues {
+                Some(queues) if Queues::is_for(request.uri().path()) => queues.answer(request).await.map(Either::Left),
+                _ => doors.workflows.answer(request).await.map(Either::Right),
+            })
+        }
     });
     let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

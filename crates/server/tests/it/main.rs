@@ -43,6 +43,29 @@ async fn an_address_that_is_taken_is_named() {
 }
 
 #[tokio::test]
+async fn queues_are_served_beside_workflows_and_only_if_asked_for() {
+    let (engine, folder) = engine();
+    let body = r#"{"payload":{"msg":"hi"},"state":["CREATED"]}"#;
+    let create = format!(
+        "POST /api/v0/job/create HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let with = Options { queues: Some(folder.path().join("queues")), ..Options::loopback() };
+    let mut statuses = Vec::new();
+    for options in [with, Options::loopback()] {
+        let server = Server::start(options, engine.clone()).await.expect("a server");
+        let mut stream = TcpStream::connect(server.address()).await.expect("a connection");
+        for request in [create.as_str(), PING] {
+            send(&mut stream, request).await;
+            statuses.push(receive(&mut stream).await[9..12].to_owned());
+        }
+        assert!(server.stop(PATIENCE).await);
+    }
+    assert_eq!(statuses, ["200", "200", "404", "200"]);
+    assert!(folder.path().join("queues/jobq.sqlite3").exists());
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_at_the_stop() {
     let (engine, _folder) = engine();
     let server = Server::start(Options::loopback(), engine).await.expect("a server");
