@@ -239,10 +239,13 @@ impl Oracle {
 
     /// The machine looked whether a job goes back, and did it if so.
     pub(super) fn looked(&mut self, job: JobId) -> Result<(), Wrong> {
-        let Some(place) = self.owed.iter().position(|row| row.id == job) else {
+        let owed = || self.owed.iter().enumerate().filter(|(_, row)| row.id == job);
+        // Of several that were owed it, which one was looked at is not said.
+        let place = owed().find(|(_, row)| !self.is_as_handed(row)).or_else(|| owed().next());
+        let Some((place, row)) = place.map(|(place, row)| (place, *row)) else {
             return Err(format!("nobody was owed job {job}"));
         };
-        let row = self.owed.remove(place);
+        self.owed.remove(place);
         if self.is_as_handed(&row) {
             return Err(format!("job {job} was not put back: {row:?}"));
         }
