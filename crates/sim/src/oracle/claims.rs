@@ -225,9 +225,12 @@ impl Oracle {
     }
 
     pub(super) fn back(&mut self, job: JobId) -> Result<(), Wrong> {
-        let owed = self.owed.iter().any(|row| row.id == job && self.is_as_handed(row));
+        let owed = self.owed.iter().position(|row| row.id == job && self.is_as_handed(row));
         let claimed = self.claims.values().any(|claiming| claiming.taken.iter().any(|(row, _)| row.id == job));
-        if !owed && !claimed {
+        if let Some(place) = owed {
+            self.owed.remove(place);
+            self.put_back = Some(job);
+        } else if !claimed {
             return Err(format!("job {job} was put back: {:?}, owed {:?}", self.job(job), self.owed));
         }
         let back = self.change(job, Event::GiveBack, |row| {
@@ -239,6 +242,9 @@ impl Oracle {
 
     /// The machine looked whether a job goes back, and did it if so.
     pub(super) fn looked(&mut self, job: JobId) -> Result<(), Wrong> {
+        if self.put_back.take() == Some(job) {
+            return Ok(());
+        }
         let owed = || self.owed.iter().enumerate().filter(|(_, row)| row.id == job);
         // Of several that were owed it, which one was looked at is not said.
         let place = owed().find(|(_, row)| !self.is_as_handed(row)).or_else(|| owed().next());

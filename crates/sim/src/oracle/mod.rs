@@ -40,6 +40,8 @@ pub struct Oracle {
     claims: BTreeMap<Ticket, Claiming>,
     /// Jobs of answers that reached nobody, as they were handed out.
     owed: Vec<JobRow>,
+    /// The job that was just put back for one of them.
+    put_back: Option<JobId>,
     /// What the open batch must hold.
     dirty: BTreeSet<JobId>,
     dirty_workflows: BTreeSet<WorkflowId>,
@@ -83,6 +85,7 @@ impl Oracle {
             lanes: BTreeMap::new(),
             claims: BTreeMap::new(),
             owed: Vec::new(),
+            put_back: None,
             dirty: BTreeSet::new(),
             dirty_workflows: BTreeSet::new(),
             deleted: BTreeSet::new(),
