@@ -1,5 +1,6 @@
 //! What must hold before a change is good.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -23,8 +24,25 @@ pub fn run() -> anyhow::Result<()> {
     // The spec's and the command line's tests read torc's own example files from its crate.
     cargo(&["test", "--workspace", "--all-targets", "--locked"])?;
     cargo(&["test", "--workspace", "--doc", "--locked"])?;
+    python()?;
     crate::sim::run("0..30000")?;
     crate::crash::run(4, 1, crate::server::Profile::Dev)?;
     println!("all good");
     Ok(())
+}
+
+/// Builds the Python module into an environment of its own, and tests it there.
+fn python() -> anyhow::Result<()> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let environment = target.join("python");
+    let folder = environment.to_string_lossy();
+    if sh("python3", &["-m", "venv", &folder]).is_err() {
+        // Debian has it apart.
+        sh("apt-get", &["install", "-y", "python3-venv"])?;
+        sh("python3", &["-m", "venv", &folder])?;
+    }
+    let python = environment.join("bin").join("python");
+    let python = python.to_string_lossy();
+    sh(&python, &["-m", "pip", "install", "--quiet", "./python[test]"])?;
+    sh(&python, &["-m", "pytest", "--quiet", "python/tests"])
 }

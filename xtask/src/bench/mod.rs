@@ -33,6 +33,8 @@ pub enum Bench {
     },
     /// Changes a second through the SQLite store beside a bare loop over the same rows.
     Store,
+    /// jobq's three measurements, beside bare rusqlite and a bare write and fdatasync.
+    Jobq,
 }
 
 pub fn run(bench: Bench) -> anyhow::Result<()> {
@@ -43,5 +45,8 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             "cargo",
             &["run", "--release", "--locked", "-p", "forebay-store-sqlite", "--example", "commit_rate"],
         ),
+        Bench::Jobq => {
+            crate::ci::sh("cargo", &["run", "--release", "--locked", "-p", "forebay-jobq", "--example", "bench"])
+        }
     }
 }
