@@ -35,9 +35,15 @@ impl Machine {
             return Err(Rejection::Limit { option: "waiting_max", max: self.limits.waiting_max as u64 }.into());
         }
         let completions = core::mem::take(&mut report.completions);
+        let rows: Vec<Option<JobRow>> =
+            completions.iter().map(|completion| Some(self.slots.get(&completion.job)?.row)).collect();
         let mut outcomes = Vec::with_capacity(completions.len());
-        for completion in completions {
-            outcomes.push((completion.job, self.complete(now, report.workflow, &completion)));
+        for (completion, row) in completions.iter().zip(rows) {
+            // What one outcome set free may have pushed the job of another out of its window.
+            if let Some(row) = row {
+                self.load_row(row);
+            }
+            outcomes.push((completion.job, self.complete(now, report.workflow, completion)));
         }
         match report.claim.take() {
             Some(claim) => {
