@@ -119,7 +119,7 @@ impl Machine {
         Ok(Some(Answer::Created(first)))
     }
 
-    pub(super) fn update_job(&mut self, _now: Timestamp, id: JobId, change: &mut JobChange) -> Step {
+    pub(super) fn update_job(&mut self, id: JobId, change: &mut JobChange) -> Step {
         let row = self.resident_job(id)?;
         if change.draft_only && row.state != JobState::Draft {
             return Err(Rejection::WrongState { job: id, state: row.state }.into());
@@ -149,11 +149,6 @@ impl Machine {
         // A change of lane or priority is a leave and an enter.
         self.put(changed);
         Ok(Some(Answer::Done))
-    }
-
-    pub(super) fn delete_jobs(&mut self, _now: Timestamp, id: WorkflowId, _job: Option<JobId>) -> Step {
-        self.resident(id)?;
-        Err(Stop::Graph { workflow: id, fresh: true })
     }
 
     /// Deletes one job or all; what waited for it alone goes on.

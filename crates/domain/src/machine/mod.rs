@@ -358,14 +358,15 @@ impl Machine {
         match command {
             Command::CreateWorkflow(new) => Ok(Some(self.create_workflow(new))),
             Command::DeleteWorkflow(workflow) => self.delete_workflow(*workflow),
-            Command::CancelWorkflow(workflow) => self.cancel_workflow(now, *workflow),
+            Command::CancelWorkflow(workflow) | Command::DeleteJobs { workflow, .. } => self.with_all_rows(*workflow),
             Command::ArchiveWorkflow { workflow, archived } => self.archive_workflow(*workflow, *archived),
             Command::NewRun { workflow, force } => self.new_run(*workflow, *force),
-            Command::ResetJobs { workflow, failed_only } => self.reset_jobs(*workflow, *failed_only),
-            Command::Initialize { workflow, only_drafts } => self.initialize(now, *workflow, *only_drafts),
+            Command::ResetJobs { workflow, .. } | Command::Initialize { workflow, .. } => {
+                self.unless_archived(*workflow)?;
+                self.with_all_rows(*workflow)
+            }
             Command::CreateJobs { workflow, jobs } => self.create_jobs(*workflow, jobs),
-            Command::UpdateJob { job, change } => self.update_job(now, *job, change),
-            Command::DeleteJobs { workflow, job } => self.delete_jobs(now, *workflow, *job),
+            Command::UpdateJob { job, change } => self.update_job(*job, change),
             Command::Claim(claim) => self.claim(now, ticket, claim),
             Command::Start { job, run, node } => self.start(now, *job, *run, *node),
             Command::Report(report) => self.report(now, ticket, report),

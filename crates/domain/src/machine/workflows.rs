@@ -82,22 +82,13 @@ impl Machine {
         Ok(Some(Answer::Count(run)))
     }
 
-    pub(super) fn cancel_workflow(&mut self, _now: Timestamp, id: WorkflowId) -> Step {
+    pub(super) fn unless_archived(&mut self, id: WorkflowId) -> Result<(), Stop> {
+        if self.resident(id)?.row.archived { Err(Rejection::Archived(id).into()) } else { Ok(()) }
+    }
+
+    /// Stops until all rows of the workflow are read; then the work goes on in `run_with_rows`.
+    pub(super) fn with_all_rows(&mut self, id: WorkflowId) -> Step {
         self.resident(id)?;
-        Err(Stop::Graph { workflow: id, fresh: true })
-    }
-
-    pub(super) fn reset_jobs(&mut self, id: WorkflowId, _failed_only: bool) -> Step {
-        if self.resident(id)?.row.archived {
-            return Err(Rejection::Archived(id).into());
-        }
-        Err(Stop::Graph { workflow: id, fresh: true })
-    }
-
-    pub(super) fn initialize(&mut self, _now: Timestamp, id: WorkflowId, _only_drafts: bool) -> Step {
-        if self.resident(id)?.row.archived {
-            return Err(Rejection::Archived(id).into());
-        }
         Err(Stop::Graph { workflow: id, fresh: true })
     }
 
