@@ -83,7 +83,10 @@ impl Machine {
         let progress = self.advance(now, &mut waiting);
         if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
-            self.put_back(&waiting.kept());
+            for job in waiting.kept() {
+                self.put_back(job.id);
+                self.tracer.note(Trace::Back(job.id));
+            }
             return Err(Rejection::Limit { option: "waiting_max", max }.into());
         }
         if progress != Progress::Done {
@@ -325,31 +328,30 @@ impl Machine {
     /// Takes back jobs that were handed out as these rows say, if they still are.
     pub(super) fn take_back(&mut self, rows: &mut Vec<JobRow>) -> Step {
         while let Some(row) = rows.last().copied() {
+            let mut back = false;
             match self.resident_job(row.id) {
                 Ok(current) => {
                     let same = current.attempt == row.attempt && current.epoch == row.epoch && current.node == row.node;
                     if same && current.state == row.state && row.state.is_held() {
-                        self.put_back(&[row]);
+                        self.put_back(row.id);
+                        back = true;
                     }
                 }
                 Err(super::Stop::Rejected(_)) => {}
                 Err(stop) => return Err(stop),
             }
             rows.pop();
-            self.tracer.note(Trace::Looked(row.id));
+            self.tracer.note(Trace::Looked(row.id, back));
         }
         Ok(None)
     }
 
-    fn put_back(&mut self, jobs: &[JobRow]) {
-        for job in jobs {
-            let back = self.transition(job.id, Event::GiveBack, |row| {
-                row.node = None;
-                row.started_at = None;
-            });
-            back.expect("only held jobs are put back");
-            self.tracer.note(Trace::Back(job.id));
-        }
+    fn put_back(&mut self, job: JobId) {
+        let back = self.transition(job, Event::GiveBack, |row| {
+            row.node = None;
+            row.started_at = None;
+        });
+        back.expect("only held jobs are put back");
     }
 }
 

@@ -16,10 +16,10 @@ pub enum Trace {
     Finished(Ticket),
     /// A scheduled job's moment came.
     Due(JobId),
-    /// A job was put back for who did not get it.
+    /// A claim that was refused put back a job that it had taken.
     Back(JobId),
-    /// It was looked whether a job that reached nobody goes back, and done if so.
-    Looked(JobId),
+    /// It was looked whether a job that reached nobody goes back, and whether it did.
+    Looked(JobId, bool),
 }
 
 /// Where it is written down, once it is switched on.

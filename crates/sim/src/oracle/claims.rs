@@ -224,38 +224,31 @@ impl Oracle {
         }
     }
 
+    /// A claim that was refused put back a job that it had taken.
     pub(super) fn back(&mut self, job: JobId) -> Result<(), Wrong> {
-        let owed = self.owed.iter().position(|row| row.id == job && self.is_as_handed(row));
-        let claimed = self.claims.values().any(|claiming| claiming.taken.iter().any(|(row, _)| row.id == job));
-        if let Some(place) = owed {
-            self.owed.remove(place);
-            self.put_back = Some(job);
-        } else if !claimed {
-            return Err(format!("job {job} was put back: {:?}, owed {:?}", self.job(job), self.owed));
+        if !self.claims.values().any(|claiming| claiming.taken.iter().any(|(row, _)| row.id == job)) {
+            return Err(format!("no claim that put back job {job} had it: {:?}", self.job(job)));
         }
+        self.go_back(job)
+    }
+
+    /// The machine looked whether a job that reached nobody goes back, and whether it did.
+    pub(super) fn looked(&mut self, job: JobId, back: bool) -> Result<(), Wrong> {
+        // Of several that were owed it, which one was looked at is not said.
+        let place = self.owed.iter().position(|row| row.id == job && self.is_as_handed(row) == back);
+        let Some(place) = place else {
+            return Err(format!("job {job} went back: {back}; it is {:?}, owed {:?}", self.job(job), self.owed));
+        };
+        self.owed.remove(place);
+        if back { self.go_back(job) } else { Ok(()) }
+    }
+
+    fn go_back(&mut self, job: JobId) -> Result<(), Wrong> {
         let back = self.change(job, Event::GiveBack, |row| {
             row.node = None;
             row.started_at = None;
         });
         back.map(drop).map_err(|why| format!("job {job} was put back: {why:?}"))
-    }
-
-    /// The machine looked whether a job goes back, and did it if so.
-    pub(super) fn looked(&mut self, job: JobId) -> Result<(), Wrong> {
-        if self.put_back.take() == Some(job) {
-            return Ok(());
-        }
-        let owed = || self.owed.iter().enumerate().filter(|(_, row)| row.id == job);
-        // Of several that were owed it, which one was looked at is not said.
-        let place = owed().find(|(_, row)| !self.is_as_handed(row)).or_else(|| owed().next());
-        let Some((place, row)) = place.map(|(place, row)| (place, *row)) else {
-            return Err(format!("nobody was owed job {job}"));
-        };
-        self.owed.remove(place);
-        if self.is_as_handed(&row) {
-            return Err(format!("job {job} was not put back: {row:?}"));
-        }
-        Ok(())
     }
 
     /// A job that a claim took is still in its claimant's hands.

@@ -40,8 +40,6 @@ pub struct Oracle {
     claims: BTreeMap<Ticket, Claiming>,
     /// Jobs of answers that reached nobody, as they were handed out.
     owed: Vec<JobRow>,
-    /// The job that was just put back for one of them.
-    put_back: Option<JobId>,
     /// What the open batch must hold.
     dirty: BTreeSet<JobId>,
     dirty_workflows: BTreeSet<WorkflowId>,
@@ -85,7 +83,6 @@ impl Oracle {
             lanes: BTreeMap::new(),
             claims: BTreeMap::new(),
             owed: Vec::new(),
-            put_back: None,
             dirty: BTreeSet::new(),
             dirty_workflows: BTreeSet::new(),
             deleted: BTreeSet::new(),
@@ -154,7 +151,7 @@ impl Oracle {
             }
             Trace::Due(job) => self.due(now, job),
             Trace::Back(job) => self.back(job),
-            Trace::Looked(job) => self.looked(job),
+            Trace::Looked(job, back) => self.looked(job, back),
         }
     }
 
