@@ -8,6 +8,7 @@
 //! It is one thread that waits for three things: commands, ends of children, and the moment to
 //! sample what the jobs use.
 
+mod groups;
 pub mod journal;
 pub mod protocol;
 mod usage;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use groups::{Entrance, Group, Groups};
 use journal::{Journal, MARK, StartLine};
 use protocol::{Command, Ended, Notice, Open, Output, Start};
 use usage::{Meter, Sampler};
@@ -73,6 +75,8 @@ struct Launcher {
     pids: HashMap<u64, i32>,
     sampler: Sampler,
     sample_interval: Duration,
+    /// Where the kernel counts memory, if it does for us.
+    groups: Option<Groups>,
 }
 
 #[derive(Debug)]
@@ -82,6 +86,7 @@ struct Running {
     meter: Meter,
     memory_max_bytes: Option<u64>,
     over_memory: bool,
+    group: Option<Group>,
 }
 
 impl Launcher {
@@ -131,6 +136,7 @@ impl Launcher {
             pids: HashMap::new(),
             sampler: Sampler::new(),
             sample_interval: Duration::from_millis(open.sample_ms.max(50)),
+            groups: Groups::open(),
         })
     }
 
@@ -201,8 +207,18 @@ impl Launcher {
         };
         let journal = self.journal.file();
         let line = start.attempt.map(StartLine::new);
-        let record = |pid| line.as_ref().map_or(Ok(()), |line| line.write(pid, journal));
-        let pid = sys::fork_exec(&program, record).map_err(|e| NotStarted::now(format!("cannot fork: {e}")))?;
+        let (group, entrance) = self.groups.as_ref().and_then(|groups| groups.make(start.key)).unzip();
+        let record = |pid| {
+            entrance.iter().for_each(Entrance::join);
+            line.as_ref().map_or(Ok(()), |line| line.write(pid, journal))
+        };
+        let pid = match sys::fork_exec(&program, record) {
+            Ok(pid) => pid,
+            Err(error) => {
+                self.close(group);
+                return Err(NotStarted::now(format!("cannot fork: {error}")));
+            }
+        };
         if let Some(attempt) = start.attempt {
             self.journal.started(attempt);
         }
@@ -213,6 +229,7 @@ impl Launcher {
             meter: Meter::new(since, self.sample_interval),
             memory_max_bytes: start.memory_max_bytes,
             over_memory: false,
+            group,
         };
         self.jobs.insert(pid, running);
         self.pids.insert(start.key, pid);
@@ -242,11 +259,17 @@ impl Launcher {
     fn reap(&mut self) {
         while let Some(reaped) = sys::reap() {
             // Others are orphans of jobs, which are only to be counted.
-            if let Some(running) = self.jobs.remove(&reaped.pid) {
+            if let Some(mut running) = self.jobs.remove(&reaped.pid) {
                 self.pids.remove(&running.key);
-                self.say(&Notice::Ended(ended(&running, &reaped)));
+                let counted_bytes = self.close(running.group.take());
+                self.say(&Notice::Ended(ended(&running, &reaped, counted_bytes)));
             }
         }
+    }
+
+    /// Lets a group go; what the kernel counted in it.
+    fn close(&mut self, group: Option<Group>) -> Option<u64> {
+        self.groups.as_mut()?.close(group?)
     }
 
     fn sample(&mut self) {
@@ -272,7 +295,10 @@ impl Launcher {
         let since = Instant::now();
         while !self.jobs.is_empty() && since.elapsed() < LAST_REAP_MAX {
             match sys::reap() {
-                Some(reaped) => drop(self.jobs.remove(&reaped.pid)),
+                Some(reaped) => {
+                    let group = self.jobs.remove(&reaped.pid).and_then(|running| running.group);
+                    self.close(group);
+                }
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -298,7 +324,7 @@ impl Launcher {
     }
 }
 
-fn ended(running: &Running, reaped: &Reaped) -> Ended {
+fn ended(running: &Running, reaped: &Reaped, counted_bytes: Option<u64>) -> Ended {
     let wall = running.since.elapsed();
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     Ended {
@@ -306,9 +332,9 @@ fn ended(running: &Running, reaped: &Reaped) -> Ended {
         code: reaped.code,
         wall_us: micros(wall),
         cpu_us: micros(reaped.cpu),
-        // Samples see all processes together but miss what is short; the kernel misses nothing
-        // but knows each process by itself.
-        peak_bytes: running.meter.peak_bytes().max(reaped.rss_max_bytes),
+        // Without a group: samples see all processes together but miss what is short; the kernel
+        // misses nothing but knows each process by itself.
+        peak_bytes: counted_bytes.unwrap_or_else(|| running.meter.peak_bytes().max(reaped.rss_max_bytes)),
         mean_bytes: running.meter.mean_bytes(),
         peak_cpu_percent: running.meter.peak_cpu_percent(),
         over_memory: running.over_memory,

@@ -96,7 +96,7 @@ pub struct Ended {
     pub code: i32,
     pub wall_us: u64,
     pub cpu_us: u64,
-    /// The most memory that its processes had resident together.
+    /// The most memory that its processes had together.
     pub peak_bytes: u64,
     /// Mean of the samples; absent if it ended before the first.
     pub mean_bytes: Option<u64>,

@@ -206,8 +206,10 @@ async fn jobs_that_outlive_worker_and_launcher_are_killed_before_they_run_again(
     let (pids, stray) = (site.written("pids").await, site.written("stray").await);
     let pids: Vec<i32> = pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     let (job, launcher) = (pids[0], pids[1]);
-    // The launcher first, or it would do its work.
-    assert!(std::process::Command::new("kill").args(["-9", &launcher.to_string()]).status().unwrap().success());
+    // The launcher first, or it would do its work; the worker stands still, or it would hear of it.
+    for (signal, pid) in [("-STOP", worker.id().to_string()), ("-KILL", launcher.to_string())] {
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
     worker.kill().unwrap();
     worker.wait().unwrap();
     let journal = site.path("out/worker_journal");
