@@ -17,3 +17,4 @@ pub mod limits;
 pub mod machine;
 pub mod port;
 pub mod state;
+pub mod window;

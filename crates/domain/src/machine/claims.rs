@@ -10,8 +10,9 @@ use crate::claim::{Needs, Packing};
 use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
 use crate::ids::{JobId, LaneId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
-use crate::lane::{Horizon, Lane, OrderKey};
+use crate::lane::{Lane, OrderKey};
 use crate::state::{Event, JobState};
+use crate::window::Horizon;
 
 /// A claim that is not answered yet, and how far it came.
 #[derive(Debug)]

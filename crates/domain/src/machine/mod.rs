@@ -23,10 +23,11 @@ use crate::command::{Answer, Command, Rejection};
 use crate::graph::Graph;
 use crate::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
-use crate::lane::{Entered, LabelSet, Lane};
+use crate::lane::{LabelSet, Lane};
 use crate::limits::Limits;
 use crate::port::{Read, Recovered};
 use crate::state::{Event, JobState};
+use crate::window::Entered;
 
 use claims::WaitingClaim;
 use open::OpenBatch;
@@ -300,8 +301,8 @@ impl Machine {
             workflows: self.workflows.len(),
             lanes: self.lanes.len(),
             lanes_behind: self.lanes.values().filter(|lane| lane.is_behind()).count(),
-            windowed: self.lanes.values().map(Lane::len).sum(),
-            window_longest: self.lanes.values().map(Lane::len).max().unwrap_or(0),
+            windowed: self.lanes.values().map(|lane| lane.len()).sum(),
+            window_longest: self.lanes.values().map(|lane| lane.len()).max().unwrap_or(0),
             slots: self.slots.len(),
             recent: self.recent.len(),
             waiting: self.waiters.len(),
