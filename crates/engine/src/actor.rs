@@ -1,6 +1,7 @@
 //! The loop: takes what waits, asks the machine, and moves batches, reads and answers along.
 //! It contains no decision about jobs.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,10 +43,13 @@ pub(crate) struct Actor<S> {
     outbox: Outbox,
     batch_max: usize,
     backlog_max: usize,
+    hold: Duration,
     backoff: Backoff,
     /// The cadence's time counts from here.
     origin: Instant,
     taken: Taken,
+    /// Calls that came while the backlog was full, in their order.
+    held: VecDeque<Held>,
     in_flight: Option<InFlight>,
     /// Reads whose batch is not committed.
     reads: Vec<ReadRequest>,
@@ -55,9 +59,16 @@ pub(crate) struct Actor<S> {
     undelivered: Vec<Answer>,
     /// The machine's backlog when the cadence was last told.
     backlog_told: usize,
-    refusing: bool,
     /// When the end must be reached.
     stop_by: Option<Instant>,
+}
+
+/// A call that waits for room in the backlog.
+struct Held {
+    until: Instant,
+    ticket: Ticket,
+    command: Command,
+    reply: Reply,
 }
 
 /// The batch that the writer has.
@@ -89,15 +100,16 @@ impl<S: Store + Send + 'static> Actor<S> {
             outbox: Outbox::new(parts.committed),
             batch_max: options.batch_max,
             backlog_max: options.backlog_max,
+            hold: options.hold,
             backoff: options.backoff,
             origin: Instant::now(),
             taken: Taken::default(),
+            held: VecDeque::new(),
             in_flight: None,
             reads: Vec::new(),
             reads_out: 0,
             undelivered: Vec::new(),
             backlog_told: 0,
-            refusing: false,
             stop_by: None,
             parts,
         }
@@ -135,14 +147,15 @@ impl<S: Store + Send + 'static> Actor<S> {
         self.apply(now);
         self.parts.machine.tick(now);
         self.collect();
-        if self.stop_by.is_some() && self.taken.messages.is_empty() && self.reads.is_empty() && self.reads_out == 0 {
+        let all_applied = self.taken.messages.is_empty() && self.held.is_empty();
+        if self.stop_by.is_some() && all_applied && self.reads.is_empty() && self.reads_out == 0 {
             self.dismiss(now);
             self.collect();
         }
         // Before the answers: the writer works while they are sent.
         self.flush();
         self.issue_reads();
-        self.refuse_if_full();
+        self.refuse();
         self.count();
         let delivered = self.outbox.deliver(&mut self.undelivered);
         self.parts.gauges.answers.add(delivered);
@@ -151,7 +164,12 @@ impl<S: Store + Send + 'static> Actor<S> {
 
     fn on(&mut self, now: Timestamp, event: Event) -> Result<(), Cause> {
         match event {
-            Event::Writer(Report::Committed { done, took, .. }) => self.committed(now, done, took),
+            Event::Writer(Report::Committed { done, took, tries }) => {
+                if tries > 1 {
+                    tracing::info!(tries, "the store is not busy any more: the batch is committed");
+                }
+                self.committed(now, done, took);
+            }
             Event::Writer(Report::Busy { cause, tries, pause, .. }) => {
                 self.parts.gauges.busy.add(1);
                 if tries.is_power_of_two() {
@@ -167,6 +185,9 @@ impl<S: Store + Send + 'static> Actor<S> {
                 self.stop_by = Some(self.stop_by.map_or(deadline, |other| other.min(deadline)));
                 self.cadence.hurry();
             }
+            // Who asked may have left.
+            Event::Look(reply) => drop(reply.send(self.parts.machine.stats())),
+            Event::Progress(reply) => drop(reply.send(self.parts.machine.take_progress())),
         }
         Ok(())
     }
@@ -179,22 +200,36 @@ impl<S: Store + Send + 'static> Actor<S> {
         self.parts.committed = lsn;
         self.parts.gauges.batches.add(1);
         self.parts.gauges.changes.add(count(changes));
-        self.parts.gauges.commit.add(took);
+        self.parts.gauges.batch.add(count(changes));
+        self.parts.gauges.commit.add_time(took);
     }
 
-    /// Applies messages: at most `batch_max`, and not many more changes.
+    /// Applies what is held, then messages: at most `batch_max`, and not many more changes. Calls for
+    /// which there is no room are held, and refused in the end.
     fn apply(&mut self, now: Timestamp) {
         let backlog_before = self.parts.machine.backlog();
         for _ in 0..self.batch_max {
             let backlog = self.parts.machine.backlog();
-            if backlog >= backlog_before.saturating_add(self.batch_max) && backlog < self.backlog_max {
+            let has_room = backlog < self.backlog_max;
+            if has_room && backlog >= backlog_before.saturating_add(self.batch_max) {
                 return;
             }
-            let Some(message) = self.taken.messages.pop_front() else { return };
+            if let Some(Held { ticket, command, reply, .. }) = self.held.pop_front_if(|_| has_room) {
+                self.taken.calls -= 1;
+                // Nothing was done, and nobody waits for it any more.
+                if !reply.is_closed() {
+                    self.call(now, ticket, command, reply);
+                }
+                continue;
+            }
+            let Some(message) = self.taken.messages.pop_front() else { break };
             match message {
-                Message::Call { ticket, command, reply } => {
+                Message::Call { ticket, command, reply } if has_room => {
                     self.taken.calls -= 1;
-                    self.call(now, backlog, ticket, command, reply);
+                    self.call(now, ticket, command, reply);
+                }
+                Message::Call { ticket, command, reply } => {
+                    self.held.push_back(Held { until: Instant::now() + self.hold, ticket, command, reply });
                 }
                 Message::Left(ticket) => {
                     if self.outbox.leave(ticket) {
@@ -206,13 +241,21 @@ impl<S: Store + Send + 'static> Actor<S> {
         }
     }
 
-    fn call(&mut self, now: Timestamp, backlog: usize, ticket: Ticket, command: Command, reply: Reply) {
-        if backlog >= self.backlog_max {
+    /// Refuses what was held long enough and still finds no room.
+    fn refuse(&mut self) {
+        if self.held.is_empty() || self.parts.machine.backlog() < self.backlog_max {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(Held { reply, .. }) = self.held.pop_front_if(|held| held.until <= now) {
+            self.taken.calls -= 1;
             self.parts.inbox.refused(1);
             // Whether the caller is still there or not: nothing was done for it.
             drop(reply.send(Err(Error::Overloaded)));
-            return;
         }
+    }
+
+    fn call(&mut self, now: Timestamp, ticket: Ticket, command: Command, reply: Reply) {
         if matches!(command, Command::Claim(_)) && reply.is_closed() {
             return;
         }
@@ -298,16 +341,9 @@ impl<S: Store + Send + 'static> Actor<S> {
             // It may take long; pages must not wait behind it.
             Read::Graph(_) => &self.parts.graphs,
         };
-        if readers.read(reading(read, Arc::clone(&self.parts.inbox), self.backoff)).is_err() {
+        let gauges = Arc::clone(&self.parts.gauges);
+        if readers.read(reading(read, Arc::clone(&self.parts.inbox), gauges, self.backoff)).is_err() {
             tracing::warn!("a read was dropped: its readers have ended");
-        }
-    }
-
-    fn refuse_if_full(&mut self) {
-        let full = self.parts.machine.backlog() >= self.backlog_max;
-        if full != self.refusing {
-            self.refusing = full;
-            self.parts.inbox.refuse(full);
         }
     }
 
@@ -316,11 +352,13 @@ impl<S: Store + Send + 'static> Actor<S> {
         gauges.turns.add(1);
         gauges.backlog.set(self.parts.machine.backlog());
         gauges.callers.set(self.outbox.callers());
+        gauges.held.set(self.held.len());
     }
 
     /// How to wait for the next turn; `None` is not at all.
     fn wait(&self) -> Option<Wait> {
-        if !self.taken.messages.is_empty() || !self.undelivered.is_empty() {
+        let can_go_on = !self.held.is_empty() && self.parts.machine.backlog() < self.backlog_max;
+        if can_go_on || !self.taken.messages.is_empty() || !self.undelivered.is_empty() {
             return None;
         }
         let now = Instant::now();
@@ -340,13 +378,15 @@ impl<S: Store + Send + 'static> Actor<S> {
             let left_ms = deadline.0.saturating_sub(self.parts.clock.now().0).max(0);
             now.checked_add(Duration::from_millis(left_ms.unsigned_abs()))
         });
-        let until = [flush, deadline, self.stop_by].into_iter().flatten().min();
+        let held = self.held.front().map(|held| held.until);
+        let until = [flush, deadline, held, self.stop_by].into_iter().flatten().min();
         Some(Wait { until, messages })
     }
 
     /// Nothing is left to do before the end.
     fn has_nothing_left(&self) -> bool {
         self.taken.messages.is_empty()
+            && self.held.is_empty()
             && self.undelivered.is_empty()
             && self.reads.is_empty()
             && self.reads_out == 0
@@ -393,13 +433,14 @@ fn last_words(inbox: &Inbox) -> Cause {
     let cause = taken.events.into_iter().find_map(|event| match event {
         Event::Writer(Report::Broken { cause }) | Event::Broken(cause) => Some(cause),
         Event::Writer(Report::Committed { .. } | Report::Busy { .. }) => None,
-        Event::Read { .. } | Event::Stop { .. } => None,
+        Event::Read { .. } | Event::Stop { .. } | Event::Look(_) | Event::Progress(_) => None,
     });
     cause.unwrap_or_else(|| Cause::from("the last sync failed"))
 }
 
 /// What a reader thread does with a read of the machine.
-fn reading(read: ReadRequest, inbox: Arc<Inbox>, backoff: Backoff) -> Reading {
+fn reading(read: ReadRequest, inbox: Arc<Inbox>, gauges: Arc<Gauges>, backoff: Backoff) -> Reading {
+    let asked = Instant::now();
     Box::new(move |reader| {
         let mut tries = 0;
         let event = loop {
@@ -418,6 +459,9 @@ fn reading(read: ReadRequest, inbox: Arc<Inbox>, backoff: Backoff) -> Reading {
                 }
             }
         };
+        if matches!(read.what, Read::Page { .. }) {
+            gauges.page.add_time(asked.elapsed());
+        }
         inbox.tell(event);
     })
 }

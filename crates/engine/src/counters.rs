@@ -12,6 +12,8 @@ pub struct Counters {
     pub answers: u64,
     /// Commands refused with `Overloaded`.
     pub overloaded: u64,
+    /// Commands that wait for room in the backlog, now; they count in the mailbox.
+    pub held: u64,
     /// Claims that reached nobody and were taken back.
     pub given_back: u64,
     /// Turns of the engine's loop.
@@ -38,6 +40,28 @@ pub struct Counters {
     pub commit: Latencies,
 }
 
+/// How often what was measured, since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Distributions {
+    /// Committing a batch: the try that did it. Microseconds.
+    pub commit: Distribution,
+    /// A page of ready jobs, from asking for it. Microseconds.
+    pub page: Distribution,
+    /// A claim, from asking to having its answer, also one that waits for jobs. Microseconds.
+    pub claim: Distribution,
+    /// Changes of a batch.
+    pub batch: Distribution,
+}
+
+/// How many values of each size there were.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Distribution {
+    pub count: u64,
+    pub sum: u64,
+    /// How many values were below a bound; bounds are the powers of two from 2 on.
+    pub below: Vec<(u64, u64)>,
+}
+
 /// A summary of how long something took. Quantiles are at most a quarter too high.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Latencies {
@@ -48,7 +72,7 @@ pub struct Latencies {
     pub longest: Duration,
 }
 
-/// The engine's own, written by its thread, read by anyone.
+/// Written by the engine's thread where nothing else is said, read by anyone.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pub commands: Gauge,
@@ -61,7 +85,13 @@ pub(crate) struct Gauges {
     pub machine_reads: Gauge,
     pub backlog: Gauge,
     pub callers: Gauge,
+    pub held: Gauge,
+    pub batch: Histogram,
     pub commit: Histogram,
+    /// Written by the readers.
+    pub page: Histogram,
+    /// Written by callers.
+    pub claim: Histogram,
 }
 
 /// A number that one thread writes.
@@ -83,41 +113,55 @@ impl Gauge {
     }
 }
 
-/// Counts of durations by size, four sizes to each doubling of a microsecond.
+/// Counts of values by size, four sizes to each doubling. Durations are in microseconds.
 #[derive(Debug)]
 pub(crate) struct Histogram {
-    buckets: [Gauge; BUCKETS],
-    sum_us: Gauge,
-    longest_us: Gauge,
+    buckets: [AtomicU64; BUCKETS],
+    sum: AtomicU64,
+    largest: AtomicU64,
 }
 
-/// Up to 2^32 microseconds: over an hour.
+/// Up to 2^32: over an hour, in microseconds.
 const BUCKETS: usize = 32 * 4;
 
 impl Default for Histogram {
     fn default() -> Histogram {
         Histogram {
-            buckets: std::array::from_fn(|_| Gauge::default()),
-            sum_us: Gauge::default(),
-            longest_us: Gauge::default(),
+            buckets: std::array::from_fn(|_| AtomicU64::default()),
+            sum: AtomicU64::default(),
+            largest: AtomicU64::default(),
         }
     }
 }
 
 impl Histogram {
-    pub fn add(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.buckets[bucket(us)].add(1);
-        self.sum_us.add(us);
-        if us > self.longest_us.get() {
-            self.longest_us.0.store(us, Relaxed);
+    /// Anybody may write.
+    pub fn add(&self, value: u64) {
+        self.buckets[bucket(value)].fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
+        if value > self.largest.load(Relaxed) {
+            self.largest.fetch_max(value, Relaxed);
         }
     }
 
+    pub fn add_time(&self, took: Duration) {
+        self.add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub fn distribution(&self) -> Distribution {
+        let mut count = 0;
+        let below = self.buckets.chunks(4).zip(1_u32..).map(|(doubling, exponent)| {
+            count += doubling.iter().map(|bucket| bucket.load(Relaxed)).sum::<u64>();
+            (1 << exponent, count)
+        });
+        let below = below.collect();
+        Distribution { count, sum: self.sum.load(Relaxed), below }
+    }
+
     pub fn summary(&self) -> Latencies {
-        let counts: Vec<u64> = self.buckets.iter().map(Gauge::get).collect();
+        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
         let count: u64 = counts.iter().sum();
-        let longest = self.longest_us.get();
+        let longest = self.largest.load(Relaxed);
         let quantile = |percent: u64| {
             let rank = (count * percent).div_ceil(100).max(1);
             let mut seen = 0;
@@ -129,7 +173,7 @@ impl Histogram {
         };
         Latencies {
             count,
-            sum: Duration::from_micros(self.sum_us.get()),
+            sum: Duration::from_micros(self.sum.load(Relaxed)),
             p50: quantile(50),
             p99: quantile(99),
             longest: Duration::from_micros(longest),
@@ -137,16 +181,16 @@ impl Histogram {
     }
 }
 
-/// The size class of a duration: its highest bit and the two bits below.
-fn bucket(us: u64) -> usize {
-    let us = us.max(1);
-    let octave = us.ilog2();
-    let quarter = if octave >= 2 { (us >> (octave - 2)) & 3 } else { (us << (2 - octave)) & 3 };
+/// The size class of a value: its highest bit and the two bits below.
+fn bucket(value: u64) -> usize {
+    let value = value.max(1);
+    let octave = value.ilog2();
+    let quarter = if octave >= 2 { (value >> (octave - 2)) & 3 } else { (value << (2 - octave)) & 3 };
     let quarter = usize::try_from(quarter).expect("two bits fit");
     (octave as usize * 4 + quarter).min(BUCKETS - 1)
 }
 
-/// The smallest duration over those of a size class, in microseconds.
+/// The smallest value over those of a size class.
 fn bucket_end(bucket: usize) -> u64 {
     let (octave, quarter) = (bucket / 4, count(bucket % 4));
     ((4 + quarter + 1) << octave) / 4
@@ -164,7 +208,7 @@ mod tests {
     fn quantiles_are_at_most_a_quarter_too_high() {
         let histogram = Histogram::default();
         for us in 1..=1_000 {
-            histogram.add(Duration::from_micros(us));
+            histogram.add(us);
         }
         let summary = histogram.summary();
         assert_eq!(summary.count, 1_000);
@@ -184,7 +228,19 @@ mod tests {
     #[test]
     fn very_long_durations_are_counted_too() {
         let histogram = Histogram::default();
-        histogram.add(Duration::from_secs(1 << 40));
+        histogram.add_time(Duration::from_secs(1 << 40));
         assert_eq!(histogram.summary().count, 1);
+    }
+
+    #[test]
+    fn a_distribution_says_how_many_were_below_each_power_of_two() {
+        let histogram = Histogram::default();
+        for value in [0, 1, 2, 3, 4, 100] {
+            histogram.add(value);
+        }
+        let Distribution { count, sum, below } = histogram.distribution();
+        assert_eq!((count, sum), (6, 110));
+        assert_eq!(below[..3], [(2, 2), (4, 4), (8, 5)]);
+        assert_eq!((below[5], below[6]), ((64, 5), (128, 6)));
     }
 }

@@ -67,6 +67,7 @@ impl Engine {
             ended: watched,
         });
         let committed = recovered.lsn;
+        tracing::info!(lsn = committed.0, epoch = recovered.epoch.0, "recovered");
         let machine = Machine::new(options.limits.clone(), recovered);
         let parts =
             Parts { machine, committed, store: StoreSink::new(store), inbox, pages, graphs, doors, gauges, clock };
@@ -81,6 +82,10 @@ impl Engine {
                     Ended::Broken { cause: Arc::from(cause), changes: 0 }
                 });
                 inbox.end();
+                match &how {
+                    Ended::Stopped => tracing::info!("{how}"),
+                    Ended::Unwritten { .. } | Ended::Broken { .. } => tracing::error!("{how}"),
+                }
                 for readers in readers {
                     // A read in progress ends by itself; nobody waits for it.
                     readers.close();

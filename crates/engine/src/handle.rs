@@ -4,12 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_domain::command::{Answer, Command};
-use forebay_domain::ids::{Ticket, Timestamp};
+use forebay_domain::command::{Answer, Command, Report};
+use forebay_domain::ids::{Ticket, Timestamp, WorkflowId};
+use forebay_domain::machine::{Progress, Stats};
 use forebay_domain::port::{Reader, StoreError};
 use tokio::sync::{oneshot, watch};
 
-use crate::counters::{Counters, Gauges, count};
+use crate::counters::{Counters, Distributions, Gauges, count};
 use crate::inbox::{Event, Inbox};
 use crate::outbox::hands_out_jobs;
 use crate::readers::{NotTaken, Readers};
@@ -51,8 +52,13 @@ impl EngineHandle {
     /// # Errors
     /// See [`Error`].
     pub async fn call(&self, command: Command) -> Result<Answer, Error> {
+        let claims = matches!(command, Command::Claim(_) | Command::Report(Report { claim: Some(_), .. }));
+        let asked = claims.then(Instant::now);
         let mut call = self.post(command)?;
         let answer = (&mut call.receiver).await;
+        if let Some(asked) = asked {
+            self.shared.gauges.claim.add_time(asked.elapsed());
+        }
         call.answered(answer)
     }
 
@@ -118,6 +124,7 @@ impl EngineHandle {
             commands: gauges.commands.get(),
             answers: gauges.answers.get(),
             overloaded: load.refused,
+            held: gauges.held.get(),
             given_back: gauges.given_back.get(),
             turns: gauges.turns.get(),
             batches: gauges.batches.get(),
@@ -131,6 +138,38 @@ impl EngineHandle {
             door_reads_in_flight: count(doors.in_flight()),
             commit: gauges.commit.summary(),
         }
+    }
+
+    /// How long things took and how large batches were, since the start.
+    #[must_use]
+    pub fn distributions(&self) -> Distributions {
+        let gauges = &*self.shared.gauges;
+        Distributions {
+            commit: gauges.commit.distribution(),
+            page: gauges.page.distribution(),
+            claim: gauges.claim.distribution(),
+            batch: gauges.batch.distribution(),
+        }
+    }
+
+    /// What the machine holds. It looks at every lane: ask every few seconds, not at each request.
+    ///
+    /// # Errors
+    /// `Stopping` if the engine has ended.
+    pub async fn stats(&self) -> Result<Stats, Error> {
+        let (reply, receiver) = oneshot::channel();
+        self.shared.inbox.tell(Event::Look(reply));
+        receiver.await.map_err(|_| Error::Stopping)
+    }
+
+    /// What has ended in each workflow since this was asked last. There is to be one who asks.
+    ///
+    /// # Errors
+    /// `Stopping` if the engine has ended.
+    pub async fn take_progress(&self) -> Result<Vec<(WorkflowId, Progress)>, Error> {
+        let (reply, receiver) = oneshot::channel();
+        self.shared.inbox.tell(Event::Progress(reply));
+        receiver.await.map_err(|_| Error::Stopping)
     }
 
     /// Takes no new commands, writes and answers those that were taken, and closes the store;

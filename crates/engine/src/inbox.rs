@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use forebay_domain::batch::Outcomes;
 use forebay_domain::command::{Answer, Command};
-use forebay_domain::ids::{Lsn, Ticket};
-use forebay_domain::machine::ReadId;
+use forebay_domain::ids::{Lsn, Ticket, WorkflowId};
+use forebay_domain::machine::{Progress, ReadId, Stats};
 use forebay_domain::port::Rows;
 use forebay_flusher::{Cause, Report};
 use tokio::sync::oneshot;
@@ -36,17 +36,25 @@ pub(crate) enum Message {
 #[derive(Debug)]
 pub(crate) enum Event {
     Writer(Report<Outcomes>),
-    Read { id: ReadId, lsn: Lsn, rows: Rows },
+    Read {
+        id: ReadId,
+        lsn: Lsn,
+        rows: Rows,
+    },
     Broken(Cause),
-    Stop { deadline: Instant },
+    Stop {
+        deadline: Instant,
+    },
+    /// Somebody asks what the machine holds.
+    Look(oneshot::Sender<Stats>),
+    /// Somebody asks what has ended since this was asked last.
+    Progress(oneshot::Sender<Vec<(WorkflowId, Progress)>>),
 }
 
 /// Whether calls are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Open,
-    /// The backlog is full.
-    Overloaded,
     Stopping,
     /// The engine has ended; nothing is taken any more.
     Ended,
@@ -97,7 +105,7 @@ pub(crate) struct Wait {
 pub(crate) struct Taken {
     pub events: Vec<Event>,
     pub messages: VecDeque<Message>,
-    /// Calls among the messages.
+    /// Calls among the messages, and those that were taken out of them and are held.
     pub calls: usize,
 }
 
@@ -129,7 +137,7 @@ impl Inbox {
         let has_room = state.calls + state.taken < self.mailbox_max;
         match state.door {
             Door::Open if has_room => {}
-            Door::Open | Door::Overloaded => {
+            Door::Open => {
                 state.refused += 1;
                 return Err(Error::Overloaded);
             }
@@ -185,12 +193,14 @@ impl Inbox {
     pub fn take(&self, wait: Option<Wait>, taken: &mut Taken) {
         let mut state = self.lock();
         if let Some(wait) = wait {
+            // What was applied makes room now, not when the engine wakes.
+            state.taken = taken.calls;
             state = self.wait(state, wait);
         }
         mem::swap(&mut state.events, &mut taken.events);
         if taken.messages.is_empty() {
             mem::swap(&mut state.messages, &mut taken.messages);
-            taken.calls = mem::take(&mut state.calls);
+            taken.calls += mem::take(&mut state.calls);
         }
         state.taken = taken.calls;
     }
@@ -211,17 +221,6 @@ impl Inbox {
         }
         state.sleeper = Sleeper::Awake;
         state
-    }
-
-    /// The backlog is full, or has room again.
-    pub fn refuse(&self, overloaded: bool) {
-        let mut state = self.lock();
-        state.door = match (state.door, overloaded) {
-            (Door::Open | Door::Overloaded, true) => Door::Overloaded,
-            (Door::Open | Door::Overloaded, false) => Door::Open,
-            (Door::Stopping, _) => Door::Stopping,
-            (Door::Ended, _) => Door::Ended,
-        };
     }
 
     /// Calls that were taken are refused.

@@ -26,7 +26,7 @@ mod readers;
 mod sink;
 
 pub use clock::{Clock, SystemClock};
-pub use counters::{Counters, Latencies};
+pub use counters::{Counters, Distribution, Distributions, Latencies};
 pub use engine::Engine;
 pub use error::{Ended, Error, StartError};
 pub use handle::{EngineHandle, Undelivered};

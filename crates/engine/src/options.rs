@@ -32,8 +32,11 @@ pub struct Options {
     /// Commands, and about as many changes, that are applied before the engine looks up again; a
     /// batch of so many changes goes as soon as the writer is idle.
     pub batch_max: usize,
-    /// Changes that gather while the store is busy; then commands are refused with `Overloaded`.
+    /// Changes that gather while the store is busy; then commands are held.
     pub backlog_max: usize,
+    /// How long a command is held while the backlog is full; then it is refused with `Overloaded`.
+    /// What is held waits in the mailbox and counts there.
+    pub hold: Duration,
     /// Threads that read pages and single jobs for the engine.
     pub page_readers: usize,
     /// Threads that read for the doors.
@@ -55,6 +58,7 @@ impl Options {
             mailbox_max: 65_536,
             batch_max: CadenceOptions::power().batch_max,
             backlog_max: 100_000,
+            hold: Duration::from_secs(5),
             page_readers: 1,
             door_readers: 2,
             reads_max: 1024,

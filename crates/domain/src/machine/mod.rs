@@ -122,6 +122,7 @@ struct Workflow {
     /// Claims that are owed a page, with what they took before it.
     starved: VecDeque<WaitingClaim>,
     used: u64,
+    progress: Progress,
 }
 
 type LaneKey = (RequirementId, Option<SchedulerId>, LabelSet);
@@ -182,6 +183,24 @@ pub struct Stats {
     pub timers: usize,
     pub graph_bytes: usize,
     pub backlog: usize,
+}
+
+/// What became of a workflow's jobs, one by one: for who watches it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Jobs that ended: completed, failed, terminated.
+    pub ended: u64,
+    /// Jobs that waited for others and became ready.
+    pub freed: u64,
+}
+
+impl Progress {
+    fn note(&mut self, before: JobState, after: JobState) {
+        use JobState::*;
+        let has_outcome = |state| matches!(state, Completed | Failed | Terminated | PendingFailed);
+        self.ended += u64::from(has_outcome(after) && !has_outcome(before));
+        self.freed += u64::from(before == Blocked && after == Ready);
+    }
 }
 
 impl Machine {
@@ -312,6 +331,15 @@ impl Machine {
             graph_bytes: self.workflows.values().filter_map(|w| w.graph.as_ref()).map(Graph::bytes).sum(),
             backlog: self.open.len(),
         }
+    }
+
+    /// Takes what has become of each workflow since this was asked last; those where nothing did are
+    /// left out, and those that left memory since.
+    pub fn take_progress(&mut self) -> Vec<(WorkflowId, Progress)> {
+        let taken = self.workflows.iter_mut().map(|(id, workflow)| (*id, core::mem::take(&mut workflow.progress)));
+        let mut taken: Vec<_> = taken.filter(|(_, progress)| *progress != Progress::default()).collect();
+        taken.sort_unstable_by_key(|(id, _)| *id);
+        taken
     }
 
     /// Does work as far as it can be done now.
@@ -473,6 +501,7 @@ impl Machine {
         let workflow = self.dirty(row.workflow);
         workflow.row.counts[before.state as usize] -= 1;
         workflow.row.counts[row.state as usize] += 1;
+        workflow.progress.note(before.state, row.state);
         if let Some(graph) = &mut workflow.graph {
             graph.update(&row);
         }

@@ -453,6 +453,7 @@ impl Workflow {
             frozen: None,
             waiting: VecDeque::new(),
             starved: VecDeque::new(),
+            progress: Default::default(),
             used: 0,
         }
     }

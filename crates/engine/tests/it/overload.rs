@@ -1,10 +1,11 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use forebay_domain::command::Answer;
 use forebay_domain::ids::Timestamp;
 use forebay_domain::port::Reader;
-use forebay_engine::{Clock, Error, Options};
+use forebay_engine::{Clock, Ended, Error, Options};
 
 use crate::world::{Verdict, Waiting, World, create_workflow, quick};
 
@@ -37,7 +38,7 @@ fn a_full_mailbox_refuses() {
 
 #[test]
 fn a_full_backlog_refuses_until_the_store_has_caught_up() {
-    let mut world = World::new(Options { backlog_max: 3, ..quick() });
+    let mut world = World::new(Options { backlog_max: 3, hold: Duration::ZERO, ..quick() });
     world.close_gate();
     let engine = world.engine.clone();
     let first = Waiting::start(engine.call(create_workflow()));
@@ -54,6 +55,106 @@ fn a_full_backlog_refuses_until_the_store_has_caught_up() {
     world.let_go(Verdict::Commit);
     assert_eq!(third.finish(), Ok(Answer::Created(3)));
     assert_eq!(world.engine.counters().overloaded, 1);
+}
+
+/// An engine whose backlog is full behind a store that says that it is busy.
+fn full(world: &World) -> (Waiting<'_, Reply>, Waiting<'_, Reply>) {
+    let first = Waiting::start(world.engine.call(create_workflow()));
+    let stuck = world.let_go(Verdict::Busy);
+    let second = Waiting::start(world.engine.call(create_workflow()));
+    assert_eq!(world.let_go(Verdict::Busy), stuck);
+    while world.engine.counters().mailbox > 0 {
+        std::thread::yield_now();
+    }
+    (first, second)
+}
+
+type Reply = Result<Answer, Error>;
+
+#[test]
+fn a_call_is_held_until_the_backlog_has_room() {
+    let mut world = World::new(Options { backlog_max: 3, hold: Duration::from_secs(600), ..quick() });
+    world.close_gate();
+    let (first, second) = full(&world);
+    let mut held: Vec<_> = (0..3).map(|_| Waiting::start(world.engine.call(create_workflow()))).collect();
+    while world.engine.counters().held < 3 {
+        std::thread::yield_now();
+    }
+    assert!(held.iter_mut().all(|call| !call.is_answered()));
+    world.let_all_go();
+    assert_eq!(first.finish(), Ok(Answer::Created(1)));
+    assert_eq!(second.finish(), Ok(Answer::Created(2)));
+    // In the order in which they came.
+    let ids: Vec<_> = held.into_iter().map(Waiting::finish).collect();
+    assert_eq!(ids, [3, 4, 5].map(|id| Ok(Answer::Created(id))));
+    let counters = world.engine.counters();
+    assert_eq!((counters.held, counters.mailbox, counters.overloaded), (0, 0, 0));
+}
+
+#[test]
+fn a_call_that_was_held_long_enough_is_refused_and_nothing_was_done() {
+    let hold = Duration::from_millis(20);
+    let mut world = World::new(Options { backlog_max: 3, hold, ..quick() });
+    world.close_gate();
+    let (first, second) = full(&world);
+    let asked = Instant::now();
+    // Nothing happens meanwhile: the engine wakes by itself.
+    assert_eq!(world.engine.call_blocking(create_workflow()), Err(Error::Overloaded));
+    assert!(asked.elapsed() >= hold);
+    world.let_all_go();
+    first.finish().and(second.finish()).expect("they had room");
+    assert_eq!(world.do_now(create_workflow()), Answer::Created(3));
+}
+
+#[test]
+fn held_calls_are_as_many_as_the_mailbox_takes() {
+    let mut world = World::new(Options { backlog_max: 3, mailbox_max: 2, ..quick() });
+    world.close_gate();
+    let (first, second) = full(&world);
+    let held: Vec<_> = (0..2).map(|_| Waiting::start(world.engine.call(create_workflow()))).collect();
+    while world.engine.counters().held < 2 {
+        std::thread::yield_now();
+    }
+    // At once: the default hold is seconds.
+    assert_eq!(world.engine.call_blocking(create_workflow()), Err(Error::Overloaded));
+    world.let_all_go();
+    for call in [first, second].into_iter().chain(held) {
+        call.finish().expect("it was taken");
+    }
+}
+
+#[test]
+fn a_held_call_whose_caller_left_is_not_carried_out() {
+    let mut world = World::new(Options { backlog_max: 3, ..quick() });
+    world.close_gate();
+    let (first, second) = full(&world);
+    let gone = Waiting::start(world.engine.call(create_workflow()));
+    let stays = Waiting::start(world.engine.call(create_workflow()));
+    while world.engine.counters().held < 2 {
+        std::thread::yield_now();
+    }
+    drop(gone);
+    world.let_all_go();
+    first.finish().and(second.finish()).expect("they had room");
+    assert_eq!(stays.finish(), Ok(Answer::Created(3)));
+    assert_eq!(world.store.look(|db| db.workflows.len()), 3);
+}
+
+#[test]
+fn calls_that_are_held_are_carried_out_by_a_stop() {
+    let mut world = World::new(Options { backlog_max: 3, ..quick() });
+    world.close_gate();
+    let (first, second) = full(&world);
+    let held = Waiting::start(world.engine.call(create_workflow()));
+    while world.engine.counters().held < 1 {
+        std::thread::yield_now();
+    }
+    let stop = Waiting::start(world.engine.stop(Duration::from_secs(60)));
+    world.let_all_go();
+    assert!(matches!(stop.finish(), Ended::Stopped));
+    for call in [first, second, held] {
+        call.finish().expect("it was taken before the stop");
+    }
 }
 
 #[test]

@@ -5,14 +5,15 @@ use std::sync::mpsc;
 use forebay_domain::catalog::{Statement, StatementOutcome, Table};
 use forebay_domain::command::{Answer, Command, Rejection};
 use forebay_domain::ids::{JobId, Timestamp, WorkflowId};
+use forebay_domain::machine::Progress;
 use forebay_domain::port::{Reader, StoreError};
 use forebay_domain::state::JobState;
-use forebay_engine::{Ended, Error, Options, SystemClock};
+use forebay_engine::{Counters, Distributions, Ended, Error, Options, SystemClock};
 use forebay_sim::CommitFault;
 
 use crate::world::{
-    HandClock, Verdict, Waiting, World, a_claim, block_on, claim, claimed, completed, create_workflow, insert_event,
-    quick, retry, waiting_claim,
+    HandClock, Verdict, Waiting, World, a_claim, block_on, claim, claimed, completed, create_jobs, create_workflow,
+    insert_event, quick, retry, waiting_claim,
 };
 
 #[test]
@@ -349,4 +350,43 @@ fn a_waiting_claim_is_answered_when_its_workflow_is_complete() {
     let waits = Waiting::start(engine.call(waiting_claim(workflow)));
     world.do_now(completed(workflow, &held[0]));
     assert_eq!(claimed(waits.finish().expect("nothing is left to wait for")), []);
+}
+
+#[test]
+fn what_ended_and_what_that_freed_is_told_once() {
+    let world = World::new(quick());
+    let Answer::Created(id) = world.do_now(create_workflow()) else { panic!("it was created") };
+    let workflow = WorkflowId(id);
+    world.do_now(create_jobs(workflow, 2));
+    let Command::CreateJobs { jobs: mut after, .. } = create_jobs(workflow, 3) else { panic!("it creates jobs") };
+    for job in &mut after {
+        job.depends_on = [JobId(1)].into();
+    }
+    world.do_now(Command::CreateJobs { workflow, jobs: after });
+    world.do_now(Command::Initialize { workflow, only_drafts: false });
+    let held = claimed(world.do_now(claim(workflow, 2)));
+    assert_eq!(block_on(world.engine.take_progress()), Ok(vec![]));
+    world.do_now(completed(workflow, &held[0]));
+    world.do_now(completed(workflow, &held[1]));
+    let progress = Progress { ended: 2, freed: 3 };
+    assert_eq!(block_on(world.engine.take_progress()), Ok(vec![(workflow, progress)]));
+    assert_eq!(block_on(world.engine.take_progress()), Ok(vec![]));
+}
+
+#[test]
+fn operators_see_what_the_machine_holds_and_how_long_things_took() {
+    let world = World::new(quick());
+    let workflow = world.workflow(5);
+    world.do_now(claim(workflow, 2));
+    // A claim through the async way, whose time is taken.
+    block_on(world.engine.call(claim(workflow, 1))).expect("there are jobs");
+    let stats = block_on(world.engine.stats()).expect("it runs");
+    assert_eq!((stats.windowed, stats.lanes, stats.lanes_behind), (2, 1, 0));
+    let Distributions { commit, page, claim, batch } = world.engine.distributions();
+    let Counters { batches, changes, .. } = world.engine.counters();
+    assert_eq!((commit.count, batch.count, batch.sum), (batches, batches, changes));
+    assert_eq!(claim.count, 1);
+    assert!(page.count >= 1);
+    block_on(world.engine.stop(std::time::Duration::from_secs(60)));
+    assert_eq!(block_on(world.engine.stats()), Err(Error::Stopping));
 }

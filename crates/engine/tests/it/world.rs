@@ -139,6 +139,11 @@ impl World {
         batch
     }
 
+    /// Lets this try and many more be committed.
+    pub fn let_all_go(&self) {
+        (0..100).for_each(|_| self.say(Verdict::Commit));
+    }
+
     pub fn say(&self, verdict: Verdict) {
         self.verdicts.send(verdict).expect("the store is alive");
     }
