@@ -54,10 +54,11 @@ pub enum Table {
     LocalScheduler,
     SlurmScheduler,
     ScheduledNode,
+    Task,
 }
 
 /// Every table, in the order of its number.
-pub const TABLES: [Table; 12] = [
+pub const TABLES: [Table; 13] = [
     Table::Workflow,
     Table::Requirement,
     Table::File,
@@ -70,6 +71,7 @@ pub const TABLES: [Table; 12] = [
     Table::LocalScheduler,
     Table::SlurmScheduler,
     Table::ScheduledNode,
+    Table::Task,
 ];
 
 const fn column(name: &'static str, kind: Kind, nullable: bool, filter: bool, sort: bool) -> Column {
@@ -134,8 +136,15 @@ const REQUIREMENT: &[Column] = &[
 const FILE: &[Column] =
     &[key("id", Int), key("workflow_id", Int), key("name", Text), key("path", Text), opt("st_mtime", Real)];
 
-const USER_DATA: &[Column] =
-    &[key("id", Int), key("workflow_id", Int), key("name", Text), key("is_ephemeral", Int), held("data", Text)];
+const USER_DATA: &[Column] = &[
+    key("id", Int),
+    key("workflow_id", Int),
+    key("name", Text),
+    key("is_ephemeral", Int),
+    held("data", Text),
+    // Ours: the data when the workflow was initialized last, where it was changed since.
+    held("data_before", Text),
+];
 
 const NODE: &[Column] = &[
     key("id", Int),
@@ -229,6 +238,17 @@ const SCHEDULED_NODE: &[Column] = &[
     key("status", Text),
 ];
 
+const TASK: &[Column] = &[
+    key("id", Int),
+    key("workflow_id", Int),
+    key("operation", Text),
+    key("status", Text),
+    held("error", Text),
+    key("created_at_ms", Int),
+    held("started_at_ms", Int),
+    held("finished_at_ms", Int),
+];
+
 impl Table {
     /// The name of the table in the store.
     pub fn name(self) -> &'static str {
@@ -245,6 +265,7 @@ impl Table {
             Table::LocalScheduler => "local_scheduler",
             Table::SlurmScheduler => "slurm_scheduler",
             Table::ScheduledNode => "scheduled_compute_node",
+            Table::Task => "task",
         }
     }
 
@@ -262,6 +283,7 @@ impl Table {
             Table::LocalScheduler => LOCAL_SCHEDULER,
             Table::SlurmScheduler => SLURM_SCHEDULER,
             Table::ScheduledNode => SCHEDULED_NODE,
+            Table::Task => TASK,
         }
     }
 
@@ -276,11 +298,12 @@ impl Table {
 pub enum Statement {
     /// The ids are set.
     Insert { table: Table, rows: Vec<Row> },
-    /// `set` names columns by their place. Answers the row as it is then.
-    Update { table: Table, id: i64, set: Vec<(usize, Value)> },
-    /// Answers the row as it was.
+    /// `only_if` and `set` name columns by their place. Where a column of `only_if` holds something
+    /// else, nothing changes and there is no row. Answers the row as it is then.
+    Update { table: Table, id: i64, only_if: Vec<(usize, Value)>, set: Vec<(usize, Value)> },
+    /// Answers the row as it was. What ties jobs to a file or to user data goes with it.
     Delete { table: Table, id: i64 },
-    /// All rows of a workflow. Answers how many there were.
+    /// All rows of a workflow, with what ties jobs to them. Answers how many there were.
     DeleteAll { table: Table, workflow: WorkflowId },
 }
 

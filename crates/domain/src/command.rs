@@ -48,11 +48,14 @@ pub enum Command {
     CreateRequirements { workflow: WorkflowId, rows: Vec<(Row, Needs)> },
     /// → `Statement`
     UpdateRequirement { workflow: WorkflowId, id: RequirementId, set: Vec<(usize, Value)>, needs: Needs },
-    /// Rows of any other table than workflows, requirements and results. → `Created`
+    /// Rows of any other table than workflows and requirements. → `Created`
     Insert { table: Table, workflow: WorkflowId, rows: Vec<Row> },
     /// An update or delete of rows of any such table, or an update of a workflow's row.
     /// → `Statement`
     Apply(Statement),
+    /// What the command answers. If it is accepted, the statements are done in the same batch; the
+    /// ids of rows that they insert are set by the machine.
+    With { statements: Vec<Statement>, command: Box<Command> },
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+use crate::catalog::Table;
 use crate::ids::{Epoch, JobId, LaneId, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use crate::lane::OrderKey;
 use crate::state::JobState;
@@ -88,6 +89,27 @@ pub enum RelationKind {
     OutputFile = 1,
     InputUserData = 2,
     OutputUserData = 3,
+}
+
+impl RelationKind {
+    /// How jobs may be tied to rows of this table.
+    pub fn of(table: Table) -> &'static [RelationKind] {
+        match table {
+            Table::File => &[RelationKind::InputFile, RelationKind::OutputFile],
+            Table::UserData => &[RelationKind::InputUserData, RelationKind::OutputUserData],
+            Table::Workflow
+            | Table::Requirement
+            | Table::Node
+            | Table::Handler
+            | Table::Event
+            | Table::Result
+            | Table::Action
+            | Table::LocalScheduler
+            | Table::SlurmScheduler
+            | Table::ScheduledNode
+            | Table::Task => &[],
+        }
+    }
 }
 
 /// How an attempt ended, as reported. Kept as a row of the `result` table.

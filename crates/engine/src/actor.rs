@@ -14,6 +14,7 @@ use forebay_domain::port::{Read, Store, StoreError};
 use forebay_flusher::{Backoff, Cadence, Cause, Flush, Report, Stopped, Syncing, Writer};
 
 use crate::counters::{Gauges, count};
+use crate::feed::{Changed, Feed};
 use crate::inbox::{Event, Inbox, Message, Reply, Taken, Wait};
 use crate::options::{Durability, Options};
 use crate::outbox::Outbox;
@@ -32,6 +33,7 @@ pub(crate) struct Parts<S> {
     pub graphs: Readers,
     pub doors: Readers,
     pub gauges: Arc<Gauges>,
+    pub feed: Feed,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -75,6 +77,8 @@ struct Held {
 struct InFlight {
     lsn: Lsn,
     changes: usize,
+    /// For who watches.
+    changed: Option<Changed>,
 }
 
 /// While a commit is in flight, or due shortly, no answer can leave: callers need not wake the
@@ -193,10 +197,13 @@ impl<S: Store + Send + 'static> Actor<S> {
     }
 
     fn committed(&mut self, now: Timestamp, outcomes: Outcomes, took: Duration) {
-        let InFlight { lsn, changes } = self.in_flight.take().expect("the writer reports what it was handed");
+        let InFlight { lsn, changes, changed } = self.in_flight.take().expect("the writer reports what it was handed");
         self.cadence.committed(self.origin.elapsed(), took);
         self.parts.machine.committed(now, lsn);
         self.outbox.committed(lsn, outcomes);
+        if let Some(changed) = changed {
+            self.parts.feed.tell(changed);
+        }
         self.parts.committed = lsn;
         self.parts.gauges.batches.add(1);
         self.parts.gauges.changes.add(count(changes));
@@ -304,7 +311,8 @@ impl<S: Store + Send + 'static> Actor<S> {
         self.cadence.handed(now);
         match self.parts.machine.take_batch() {
             Some(batch) => {
-                self.in_flight = Some(InFlight { lsn: batch.lsn, changes: batch.len() });
+                let changed = self.parts.feed.gather(&batch);
+                self.in_flight = Some(InFlight { lsn: batch.lsn, changes: batch.len(), changed });
                 if self.writer.hand(batch).is_err() {
                     // It has ended; its report, which says why, is on its way.
                     tracing::warn!("the writer has ended");

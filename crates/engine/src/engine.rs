@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::actor::{Actor, Parts};
 use crate::counters::Gauges;
+use crate::feed::Feed;
 use crate::handle::Shared;
 use crate::inbox::{Event, Inbox};
 use crate::readers::Readers;
@@ -58,19 +59,31 @@ impl Engine {
 
         let (ended, watched) = watch::channel(None);
         let gauges = Arc::new(Gauges::default());
+        let feed = Feed::new();
         let handle = EngineHandle::new(Shared {
             inbox: Arc::clone(&inbox),
             doors: doors.clone(),
             machine_reads: [pages.clone(), graphs.clone()],
             gauges: Arc::clone(&gauges),
+            feed: feed.clone(),
             clock: Arc::clone(&clock),
             ended: watched,
         });
         let committed = recovered.lsn;
         tracing::info!(lsn = committed.0, epoch = recovered.epoch.0, "recovered");
         let machine = Machine::new(options.limits.clone(), recovered);
-        let parts =
-            Parts { machine, committed, store: StoreSink::new(store), inbox, pages, graphs, doors, gauges, clock };
+        let parts = Parts {
+            machine,
+            committed,
+            store: StoreSink::new(store),
+            inbox,
+            pages,
+            graphs,
+            doors,
+            gauges,
+            feed,
+            clock,
+        };
         thread::Builder::new()
             .name("forebay-engine".to_owned())
             .spawn(move || {

@@ -8,9 +8,10 @@ use forebay_domain::command::{Answer, Command, Report};
 use forebay_domain::ids::{Ticket, Timestamp, WorkflowId};
 use forebay_domain::machine::{Progress, Stats};
 use forebay_domain::port::{Reader, StoreError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::counters::{Counters, Distributions, Gauges, count};
+use crate::feed::{Changed, Feed};
 use crate::inbox::{Event, Inbox};
 use crate::outbox::hands_out_jobs;
 use crate::readers::{NotTaken, Readers};
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub doors: Readers,
     pub machine_reads: [Readers; 2],
     pub gauges: Arc<Gauges>,
+    pub feed: Feed,
     pub clock: Arc<dyn Clock>,
     pub ended: watch::Receiver<Option<Ended>>,
 }
@@ -108,6 +110,13 @@ impl EngineHandle {
             Err(NotTaken::Full) => Err(Error::Overloaded),
             Err(NotTaken::Closed) => Err(Error::Stopping),
         }
+    }
+
+    /// The jobs that each batch from now on changes, told when it is committed. A watcher that is
+    /// too slow misses some, and is told how many batches.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<Changed> {
+        self.shared.feed.watch()
     }
 
     /// The time by which the engine goes.

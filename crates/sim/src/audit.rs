@@ -48,6 +48,7 @@ impl Auditor {
     /// A call leaves for the server.
     pub fn asked(&mut self, command: &Command) {
         match command {
+            Command::With { command, .. } => self.asked(command),
             Command::Report(report) => {
                 for completion in &report.completions {
                     self.reported.insert(completion.outcome.completion_time.clone(), completion.clone());
@@ -94,6 +95,7 @@ impl Auditor {
     /// An answer leaves the server: what it says must be committed.
     pub fn told(&mut self, command: &Command, answer: &Answer, db: &Db) -> Result<(), Breach> {
         match (command, answer) {
+            (Command::With { command, .. }, answer) => self.told(command, answer, db),
             (Command::CreateWorkflow(_), Answer::Created(id)) => self.is_kept(WorkflowId(*id), db),
             (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
                 for (new, id) in jobs.iter().zip(*first..) {

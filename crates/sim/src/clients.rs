@@ -280,7 +280,11 @@ impl Clients {
     fn rarely(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
         let workflow = self.workflows[place].id;
         match random.below(20) {
-            0..=2 => Command::NewRun { workflow, force: random.chance(1, 2) },
+            0..=2 => {
+                let said = Statement::Insert { table: Table::Event, rows: vec![row(Table::Event, workflow)] };
+                let command = Box::new(Command::NewRun { workflow, force: random.chance(1, 2) });
+                Command::With { statements: vec![said], command }
+            }
             3 => Command::CancelWorkflow(workflow),
             4 if random.chance(1, 3) => {
                 self.workflows.remove(place);
@@ -301,7 +305,7 @@ impl Clients {
             14..=15 => {
                 let id = random.between(1, 5);
                 let set = vec![(3, Value::Text("moved".into()))];
-                Command::Apply(Statement::Update { table: Table::File, id, set })
+                Command::Apply(Statement::Update { table: Table::File, id, only_if: Vec::new(), set })
             }
             _ => self.create_jobs(place, now, plan, random),
         }
@@ -348,6 +352,7 @@ impl Clients {
                     known.requirements.extend((*first..).take(rows.len()).map(RequirementId));
                 }
             }
+            (Command::With { command, .. }, answer) => self.hear(command, answer),
             (Command::NewRun { workflow, .. }, Answer::Count(run)) => {
                 if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
                     known.run = *run;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use forebay_domain::batch::{Batch, JobWrite, Outcomes};
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, TABLES, Table};
 use forebay_domain::ids::{JobId, WorkflowId};
+use forebay_domain::job::RelationKind;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use crate::catalog;
@@ -167,9 +168,17 @@ fn execute(db: &Connection, statement: &Statement) -> rusqlite::Result<Statement
         // One row goes in whole or not at all; SQLite sees to it.
         Statement::Insert { table, rows } if rows.len() == 1 => insert(db, *table, rows),
         Statement::Insert { table, rows } => in_savepoint(db, || insert(db, *table, rows)),
-        Statement::Update { table, id, set } => catalog::update(db, *table, *id, set),
-        Statement::Delete { table, id } => catalog::delete(db, *table, *id),
+        Statement::Update { table, id, only_if, set } => catalog::update(db, *table, *id, only_if, set),
+        Statement::Delete { table, id } => {
+            for kind in ties(*table) {
+                sql::DELETE_TIES.on(db)?.execute([kind, *id])?;
+            }
+            catalog::delete(db, *table, *id)
+        }
         Statement::DeleteAll { table, workflow } => {
+            for kind in ties(*table) {
+                sql::DELETE_WORKFLOW_TIES.on(db)?.execute([workflow.0, kind])?;
+            }
             let gone = db.prepare_cached(catalog::delete_all(*table))?.execute([workflow.0])?;
             Ok(StatementOutcome::Count(gone as u64))
         }
@@ -178,6 +187,11 @@ fn execute(db: &Connection, statement: &Statement) -> rusqlite::Result<Statement
         Err(error) if is_refusal(&error) => Ok(StatementOutcome::Refused(error.to_string().into())),
         done => done,
     }
+}
+
+/// How jobs are tied to rows of a table.
+fn ties(table: Table) -> impl Iterator<Item = i64> {
+    RelationKind::of(table).iter().map(|kind| *kind as i64)
 }
 
 fn insert(db: &Connection, table: Table, rows: &[Row]) -> rusqlite::Result<StatementOutcome> {

@@ -66,22 +66,30 @@ pub(crate) fn update(
     db: &Connection,
     table: Table,
     id: i64,
+    only_if: &[(usize, Value)],
     set: &[(usize, Value)],
 ) -> rusqlite::Result<StatementOutcome> {
     let columns = table.columns();
-    if let Some((place, _)) = set.iter().find(|(place, _)| *place >= columns.len()) {
+    if let Some((place, _)) = only_if.iter().chain(set).find(|(place, _)| *place >= columns.len()) {
         let why = format!("{} has no column {place}", table.name());
         return Ok(StatementOutcome::Refused(why.into()));
     }
     if set.is_empty() {
-        return get(db, table, id).map(StatementOutcome::Row);
+        let meets = |row: &Row| only_if.iter().all(|(place, value)| row[*place] == *value);
+        return get(db, table, id).map(|row| StatementOutcome::Row(row.filter(meets)));
     }
     let assignments: Vec<String> = set.iter().map(|(place, _)| format!("{} = ?", columns[*place].name)).collect();
     let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
-    let sql =
-        format!("UPDATE {} SET {} WHERE id = ? RETURNING {}", table.name(), assignments.join(", "), names.join(", "));
+    let conditions: String = only_if.iter().map(|(place, _)| format!(" AND {} IS ?", columns[*place].name)).collect();
+    let sql = format!(
+        "UPDATE {} SET {} WHERE id = ?{conditions} RETURNING {}",
+        table.name(),
+        assignments.join(", "),
+        names.join(", ")
+    );
     let id = Value::Int(id);
-    let values = set.iter().map(|(_, value)| value).chain([&id]).map(Cell);
+    let wanted = only_if.iter().map(|(_, value)| value);
+    let values = set.iter().map(|(_, value)| value).chain([&id]).chain(wanted).map(Cell);
     one(db, &sql, table, values).map(StatementOutcome::Row)
 }
 

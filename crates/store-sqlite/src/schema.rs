@@ -14,7 +14,7 @@ struct Migration {
 /// In their order; the version of a database is how many of them were applied.
 ///
 /// Once released, a migration is never edited: a change of the schema is a new one at the end.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         up: include_str!("migrations/0001_engine.up.sql"),
         down: include_str!("migrations/0001_engine.down.sql"),
@@ -22,6 +22,10 @@ const MIGRATIONS: [Migration; 2] = [
     Migration {
         up: include_str!("migrations/0002_catalog.up.sql"),
         down: include_str!("migrations/0002_catalog.down.sql"),
+    },
+    Migration {
+        up: include_str!("migrations/0003_doors.up.sql"),
+        down: include_str!("migrations/0003_doors.down.sql"),
     },
 ];
 

@@ -93,6 +93,8 @@ statements! {
     DELETE_JOB_PREREQUISITES = "DELETE FROM dependency WHERE workflow_id = ?1 AND job_id = ?2";
     DELETE_JOB_DEPENDENTS = "DELETE FROM dependency WHERE depends_on = ?2 AND workflow_id = ?1";
     DELETE_JOB_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1 AND job_id = ?2";
+    DELETE_TIES = "DELETE FROM relation WHERE kind = ?1 AND item = ?2";
+    DELETE_WORKFLOW_TIES = "DELETE FROM relation WHERE workflow_id = ?1 AND +kind = ?2";
     DELETE_JOB_RESULTS = "DELETE FROM result WHERE job_id = ?2 AND +workflow_id = ?1";
 
     DELETE_WORKFLOW_STATE = "DELETE FROM workflow_state WHERE id = ?1";

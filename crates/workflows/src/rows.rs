@@ -19,9 +19,14 @@ enum Form {
     Document,
     /// An integer that is a job status.
     Status,
+    /// Of this server alone: no client sees it.
+    Hidden,
 }
 
 fn form(table: Table, column: &str) -> Form {
+    if (table, column) == (Table::UserData, "data_before") {
+        return Form::Hidden;
+    }
     let (documents, flags): (&[&str], &[&str]) = match table {
         Table::Workflow => (
             &["metadata", "env", "resource_monitor_config", "slurm_defaults", "execution_config", "dynamic_jobs"],
@@ -33,7 +38,12 @@ fn form(table: Table, column: &str) -> Form {
         Table::Action => (&["action_config", "job_ids"], &["executed", "persistent", "is_recovery"]),
         Table::SlurmScheduler => (&[], &["serialize_allocations"]),
         Table::Result => return if column == "status" { Form::Status } else { Form::Plain },
-        Table::Requirement | Table::File | Table::Handler | Table::LocalScheduler | Table::ScheduledNode => (&[], &[]),
+        Table::Requirement
+        | Table::File
+        | Table::Handler
+        | Table::LocalScheduler
+        | Table::ScheduledNode
+        | Table::Task => (&[], &[]),
     };
     if documents.contains(&column) {
         Form::Document
@@ -95,7 +105,11 @@ fn to_value(table: Table, column: &Column, field: Json) -> Result<Value, Fault> 
         (Form::Plain, Kind::Int, Json::Number(number)) => number.as_i64().map(Value::Int),
         (Form::Plain, Kind::Real, Json::Number(number)) => number.as_f64().map(Value::Real),
         (Form::Plain, Kind::Text, Json::String(text)) => Some(Value::Text(text.as_str().into())),
-        (Form::Plain | Form::Flag | Form::Document | Form::Status, Kind::Int | Kind::Real | Kind::Text, _) => None,
+        (
+            Form::Plain | Form::Flag | Form::Document | Form::Status | Form::Hidden,
+            Kind::Int | Kind::Real | Kind::Text,
+            _,
+        ) => None,
     };
     value.ok_or_else(|| Fault::field(format!("invalid value of field `{}`", column.name), column.name, field))
 }
@@ -109,6 +123,7 @@ pub(crate) fn parse_value(table: Table, column: &Column, text: &str) -> Result<V
     let value = match (form(table, column.name), column.kind) {
         (Form::Flag, _) => text.parse::<bool>().ok().map(|flag| Value::Int(i64::from(flag))),
         (Form::Status, _) => status(text).map(Value::Int),
+        (Form::Hidden, _) => None,
         (Form::Plain | Form::Document, Kind::Int) => text.parse().ok().map(Value::Int),
         (Form::Plain | Form::Document, Kind::Real) => text.parse().ok().map(Value::Real),
         (Form::Plain | Form::Document, Kind::Text) => Some(Value::Text(text.into())),
@@ -122,7 +137,8 @@ pub(crate) fn parse_value(table: Table, column: &Column, text: &str) -> Result<V
 pub(crate) fn write_open(out: &mut Vec<u8>, table: Table, row: &Row) {
     out.push(b'{');
     for (column, value) in table.columns().iter().zip(row) {
-        if *value == Value::Null {
+        let form = form(table, column.name);
+        if *value == Value::Null || form == Form::Hidden {
             continue;
         }
         if out.last() != Some(&b'{') {
@@ -131,7 +147,7 @@ pub(crate) fn write_open(out: &mut Vec<u8>, table: Table, row: &Row) {
         out.push(b'"');
         out.extend_from_slice(column.name.as_bytes());
         out.extend_from_slice(b"\":");
-        write_value(out, form(table, column.name), value);
+        write_value(out, form, value);
     }
 }
 
@@ -268,7 +284,7 @@ mod tests {
                 match form(table, column.name) {
                     Form::Document => assert_eq!(column.kind, Kind::Text, "{}", column.name),
                     Form::Flag | Form::Status => assert_eq!(column.kind, Kind::Int, "{}", column.name),
-                    Form::Plain => {}
+                    Form::Plain | Form::Hidden => {}
                 }
             }
         }

@@ -228,7 +228,12 @@ impl Machine {
         self.dirty(id);
         self.awake.insert(id);
         self.open.requirement(id, requirement, needs);
-        let statement = Statement::Update { table: Table::Requirement, id: requirement.0, set: core::mem::take(set) };
+        let statement = Statement::Update {
+            table: Table::Requirement,
+            id: requirement.0,
+            only_if: Vec::new(),
+            set: core::mem::take(set),
+        };
         Ok(Some(Answer::Statement(self.open.statement(statement))))
     }
 

@@ -156,6 +156,8 @@ pub struct Machine {
     absent: Set<JobId>,
     /// Workflows whose waiting claims may be served.
     awake: BTreeSet<WorkflowId>,
+    /// What is to be done in the batch of a command, if that is accepted.
+    beside: Map<Ticket, Vec<Statement>>,
     answers: Vec<(Ticket, Lsn, Answer)>,
     tracer: trace::Tracer,
     reads: Vec<ReadRequest>,
@@ -231,6 +233,7 @@ impl Machine {
             clock: 0,
             absent: Set::default(),
             awake: BTreeSet::new(),
+            beside: Map::default(),
             answers: Vec::new(),
             tracer: Default::default(),
             reads: Vec::new(),
@@ -240,6 +243,13 @@ impl Machine {
 
     /// Does what a caller asks. Its one answer comes through `answers`, now or later.
     pub fn apply(&mut self, now: Timestamp, ticket: Ticket, command: Command) {
+        let command = match command {
+            Command::With { statements, command } => {
+                self.beside.insert(ticket, statements);
+                *command
+            }
+            command => command,
+        };
         self.run(now, Work::Command(ticket, command));
         self.serve(now);
     }
@@ -379,6 +389,10 @@ impl Machine {
     fn answer(&mut self, work: &Work, answer: Answer) {
         if let Work::Command(ticket, _) = work {
             self.tracer.note(Trace::Done(*ticket));
+            let beside = self.beside.remove(ticket);
+            if !matches!(answer, Answer::Rejected(_)) {
+                self.state(beside.unwrap_or_default());
+            }
             self.answers.push((*ticket, self.open.stamp(), answer));
         }
     }
@@ -415,6 +429,21 @@ impl Machine {
                 Ok(Some(Answer::Created(first)))
             }
             Command::Apply(statement) => Ok(Some(Answer::Statement(self.open.statement(statement.clone())))),
+            Command::With { .. } => unreachable!("it was taken apart when it came"),
+        }
+    }
+
+    /// Takes statements into the open batch. What becomes of them is told to nobody.
+    fn state(&mut self, statements: Vec<Statement>) {
+        for statement in statements {
+            let statement = match statement {
+                Statement::Insert { table, rows } => {
+                    let first = self.take_ids(Sequence::Row(table), rows.len());
+                    Statement::Insert { table, rows: number(rows, first) }
+                }
+                statement => statement,
+            };
+            self.open.statement(statement);
         }
     }
 

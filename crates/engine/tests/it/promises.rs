@@ -44,6 +44,44 @@ fn a_claim_leaves_only_after_its_commit() {
 }
 
 #[test]
+fn a_watcher_is_told_of_changed_jobs_only_after_their_commit() {
+    let mut world = World::new(quick());
+    let workflow = world.workflow(1);
+    let mut watcher = world.engine.watch();
+    world.close_gate();
+    let engine = world.engine.clone();
+    let call = Waiting::start(engine.call(claim(workflow, 1)));
+    world.tried.recv().expect("the batch is tried");
+    assert!(watcher.try_recv().is_err());
+    world.say(Verdict::Commit);
+    call.finish().expect("there is a job");
+    let changed = watcher.try_recv().expect("the commit was told before the answer");
+    assert_eq!(changed.iter().map(|row| (row.id, row.state)).collect::<Vec<_>>(), [(JobId(1), JobState::Claimed)]);
+}
+
+#[test]
+fn what_goes_with_a_command_is_in_its_batch_if_it_is_accepted() {
+    let mut world = World::new(quick());
+    let workflow = world.workflow(1);
+    let said = |run| {
+        let Command::Insert { table, rows, .. } = insert_event(workflow) else { panic!("it inserts an event") };
+        let statements = vec![Statement::Insert { table, rows }];
+        let command = Box::new(Command::SetState { job: JobId(1), run, state: JobState::Disabled });
+        Command::With { statements, command }
+    };
+    let engine = world.engine.clone();
+    let refused = engine.call_blocking(said(7));
+    assert!(matches!(refused, Err(Error::Rejected(Rejection::RunMismatch { .. }))), "{refused:?}");
+    world.close_gate();
+    let call = Waiting::start(engine.call(said(0)));
+    let batch = world.tried.recv().expect("the batch is tried");
+    assert_eq!(batch.statements.len(), 1, "the refused command left nothing behind");
+    assert_eq!(batch.jobs[0].row.state, JobState::Disabled);
+    world.say(Verdict::Commit);
+    assert!(matches!(call.finish(), Ok(Answer::Job(_))));
+}
+
+#[test]
 fn what_gathers_during_a_commit_shares_the_next_one() {
     let mut world = World::new(quick());
     world.close_gate();

@@ -43,9 +43,17 @@ fn statements_answer<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let changed = with(t, row(t, 2, 1), "path", text("elsewhere"));
     let statements = vec![
         insert(t, [row(t, 1, 1), row(t, 2, 1), row(t, 3, 1), row(t, 4, 2)]),
-        Statement::Update { table: t, id: 2, set: vec![(path, text("elsewhere"))] },
-        Statement::Update { table: t, id: 9, set: vec![(path, text("nowhere"))] },
-        Statement::Update { table: t, id: 2, set: vec![] },
+        Statement::Update { table: t, id: 2, only_if: Vec::new(), set: vec![(path, text("elsewhere"))] },
+        Statement::Update { table: t, id: 9, only_if: Vec::new(), set: vec![(path, text("nowhere"))] },
+        Statement::Update { table: t, id: 2, only_if: Vec::new(), set: vec![] },
+        Statement::Update { table: t, id: 2, only_if: vec![(path, text("nowhere"))], set: vec![(path, text("far"))] },
+        Statement::Update { table: t, id: 2, only_if: vec![(path, text("nowhere"))], set: vec![] },
+        Statement::Update {
+            table: t,
+            id: 2,
+            only_if: vec![(path, text("elsewhere"))],
+            set: vec![(path, text("elsewhere"))],
+        },
         Statement::Delete { table: t, id: 2 },
         Statement::Delete { table: t, id: 2 },
         Statement::DeleteAll { table: t, workflow: W },
@@ -55,6 +63,9 @@ fn statements_answer<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let expected = [
         Inserted,
         Row(Some(changed.clone())),
+        Row(None),
+        Row(Some(changed.clone())),
+        Row(None),
         Row(None),
         Row(Some(changed.clone())),
         Row(Some(changed)),
@@ -72,7 +83,7 @@ fn a_refused_statement_fails_alone<S: Store, R: Reader>(bench: &mut Bench<S, R>)
     let statements = vec![
         insert(t, [row(t, 1, 1)]),
         insert(t, [row(t, 2, 1), row(t, 1, 1)]),
-        Statement::Update { table: t, id: 1, set: vec![(place(t, "name"), Value::Null)] },
+        Statement::Update { table: t, id: 1, only_if: Vec::new(), set: vec![(place(t, "name"), Value::Null)] },
         insert(t, [with(t, row(t, 3, 1), "name", Value::Null)]),
         insert(t, [row(t, 4, 1)]),
     ];

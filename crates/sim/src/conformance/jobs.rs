@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use forebay_domain::batch::{Batch, JobWrite, LaneRow, Sequence, WorkflowRow};
-use forebay_domain::catalog::{Match, Paging, Query, StatementOutcome, TABLES, Table, Value};
+use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::ids::{
     Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
 };
@@ -262,6 +262,14 @@ fn a_graph_is_whole<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(relations.len(), 8);
     assert_eq!(relations[0], (j(1), OutputFile, 7));
     assert_eq!(bench.reader.relations(WorkflowId(2)).expect("reads"), []);
+    // What ties jobs to a row goes with the row.
+    let statements = vec![
+        Statement::Delete { table: Table::File, id: 7 },
+        Statement::DeleteAll { table: Table::UserData, workflow: W },
+        Statement::Delete { table: Table::Node, id: 8 },
+    ];
+    bench.commit(Batch { statements, ..Batch::default() });
+    assert_eq!(bench.reader.relations(W).expect("reads"), [(j(5), InputFile, 8)]);
 }
 
 fn repeats_are_harmless<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

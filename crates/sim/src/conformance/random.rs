@@ -203,7 +203,12 @@ impl Made {
                     let Some(&(table, id)) = self.random.pick(&self.rows) else { continue };
                     let place = 2 + self.random.below(table.columns().len() - 2);
                     let value = self.value(table, place);
-                    batch.statements.push(Statement::Update { table, id, set: vec![(place, value)] });
+                    batch.statements.push(Statement::Update {
+                        table,
+                        id,
+                        only_if: Vec::new(),
+                        set: vec![(place, value)],
+                    });
                 }
                 _ if self.random.chance(1, 4) => {
                     let workflow = WorkflowId(self.workflow());

@@ -191,6 +191,7 @@ impl Oracle {
         created: Option<i64>,
     ) -> Result<Option<Answer>, Rejection> {
         Ok(Some(match command {
+            Command::With { command, .. } => return self.act(now, ticket, command, created),
             Command::CreateWorkflow(new) => {
                 let Some(id) = created else { return Ok(Some(Answer::Created(0))) };
                 self.create_workflow(WorkflowId(id), new);

@@ -183,8 +183,10 @@ impl Db {
                 into.extend(rows.iter().map(|row| (id_of(row), stored(*table, row))));
                 StatementOutcome::Inserted
             }
-            Statement::Update { table, id, set } => {
-                let Some(old) = self.tables[*table as usize].get(id) else { return StatementOutcome::Row(None) };
+            Statement::Update { table, id, only_if, set } => {
+                let meets = |row: &&Row| only_if.iter().all(|(place, value)| row[*place] == *value);
+                let old = self.tables[*table as usize].get(id).filter(meets);
+                let Some(old) = old else { return StatementOutcome::Row(None) };
                 let mut row = old.clone();
                 for (place, value) in set {
                     row[*place] = value.clone();
@@ -196,8 +198,16 @@ impl Db {
                 self.tables[*table as usize].insert(*id, row.clone());
                 StatementOutcome::Row(Some(row))
             }
-            Statement::Delete { table, id } => StatementOutcome::Row(self.tables[*table as usize].remove(id)),
+            Statement::Delete { table, id } => {
+                let ties = RelationKind::of(*table);
+                self.relations.retain(|(_, kind, item)| item != id || !ties.contains(kind));
+                StatementOutcome::Row(self.tables[*table as usize].remove(id))
+            }
             Statement::DeleteAll { table, workflow } => {
+                let ties = RelationKind::of(*table);
+                let of = self.of_workflow.get(workflow);
+                let is_tied = |job: &JobId| of.is_some_and(|jobs| jobs.contains(job));
+                self.relations.retain(|(job, kind, _)| !ties.contains(kind) || !is_tied(job));
                 let rows = &mut self.tables[*table as usize];
                 let before = rows.len();
                 rows.retain(|_, row| !is_of(*table, row, *workflow));
@@ -207,12 +217,14 @@ impl Db {
     }
 
     fn delete_job(&mut self, id: JobId) {
+        let Some(workflow) = self.jobs.get(&id).map(|row| row.workflow) else { return };
         self.take_job(id);
         self.details.remove(&id);
         self.edges.retain(|&(job, on)| job != id && on != id);
         self.relations.retain(|&(job, ..)| job != id);
         let of_job = Table::Result.column("job_id").expect("a result names its job");
-        self.tables[Table::Result as usize].retain(|_, row| row[of_job] != Value::Int(id.0));
+        let results = &mut self.tables[Table::Result as usize];
+        results.retain(|_, row| row[of_job] != Value::Int(id.0) || !is_of(Table::Result, row, workflow));
     }
 
     fn delete_workflow(&mut self, id: WorkflowId) {

@@ -110,7 +110,7 @@ pub(super) async fn set(door: &Door, resource: &'static Resource, id: i64, set: 
     if set.is_empty() {
         return get(door, resource, id).await;
     }
-    apply(door, resource, id, Statement::Update { table: resource.table, id, set }).await
+    apply(door, resource, id, Statement::Update { table: resource.table, id, only_if: Vec::new(), set }).await
 }
 
 pub(super) async fn delete(door: &Door, resource: &'static Resource, id: i64) -> Reply {

@@ -186,7 +186,7 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let model = WorkflowModel { access_groups: None, ..call.json()? };
     let mut set = rows::changes(Table::Workflow, &model)?;
     set.retain(|(place, _)| UPDATED.contains(&Table::Workflow.columns()[*place].name));
-    let statement = Statement::Update { table: Table::Workflow, id, set };
+    let statement = Statement::Update { table: Table::Workflow, id, only_if: Vec::new(), set };
     match door.engine().call(Command::Apply(statement)).await? {
         Answer::Outcome(StatementOutcome::Row(Some(_))) => get(door, id).await,
         Answer::Outcome(StatementOutcome::Row(None)) => Err(Fault::not_found("Workflow", id)),
