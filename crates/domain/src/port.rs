@@ -9,7 +9,7 @@ use crate::claim::Needs;
 use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, WorkflowId};
 use crate::job::{JobRow, Payload, RelationKind};
 use crate::lane::OrderKey;
-use crate::state::JobState;
+use crate::state::{JobState, STATES};
 
 /// Why a store did not do what it was asked. Sorted by what the engine does next.
 #[derive(Debug)]
@@ -128,6 +128,10 @@ pub trait Reader {
 
     /// Hot rows of these workflows, in the order asked for; those that are not there are left out.
     fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError>;
+
+    /// How many jobs of all workflows are in each state, by the state's number. It looks at each
+    /// workflow: for operators, every few seconds.
+    fn totals(&mut self) -> Result<[i64; STATES], StoreError>;
 
     fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError>;
 

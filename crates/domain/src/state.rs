@@ -99,6 +99,24 @@ impl JobState {
         self as i64
     }
 
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobState::Draft => "draft",
+            JobState::Blocked => "blocked",
+            JobState::Ready => "ready",
+            JobState::Claimed => "claimed",
+            JobState::Running => "running",
+            JobState::Completed => "completed",
+            JobState::Failed => "failed",
+            JobState::Canceled => "canceled",
+            JobState::Terminated => "terminated",
+            JobState::Disabled => "disabled",
+            JobState::PendingFailed => "pending_failed",
+            JobState::Scheduled => "scheduled",
+        }
+    }
+
     /// An end that lets dependents go on or be canceled: completed, failed, canceled, terminated.
     pub fn has_ended(self) -> bool {
         use JobState::*;

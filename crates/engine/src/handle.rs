@@ -8,6 +8,7 @@ use forebay_domain::command::{Answer, Command, Report};
 use forebay_domain::ids::{Ticket, Timestamp, WorkflowId};
 use forebay_domain::machine::{Progress, Stats};
 use forebay_domain::port::{Reader, StoreError};
+use forebay_domain::state::{STATE_LIST, STATES};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::counters::{Counters, Distributions, Gauges, count};
@@ -169,6 +170,15 @@ impl EngineHandle {
         let (reply, receiver) = oneshot::channel();
         self.shared.inbox.tell(Event::Look(reply));
         receiver.await.map_err(|_| Error::Stopping)
+    }
+
+    /// How many jobs of all workflows are in each state, as it is stored. It looks at each workflow.
+    ///
+    /// # Errors
+    /// Those of [`read`](EngineHandle::read).
+    pub async fn totals(&self) -> Result<[(&'static str, i64); STATES], Error> {
+        let totals = self.read(|reader| reader.totals()).await?;
+        Ok(STATE_LIST.map(|state| (state.name(), totals[state as usize])))
     }
 
     /// What has ended in each workflow since this was asked last. There is to be one who asks.

@@ -31,5 +31,7 @@ pub use counters::{Counters, Distribution, Distributions, Latencies};
 pub use engine::Engine;
 pub use error::{Ended, Error, StartError};
 pub use feed::Changed;
+pub use forebay_domain::ids::WorkflowId;
+pub use forebay_domain::machine::{Progress, Stats};
 pub use handle::{EngineHandle, Undelivered};
 pub use options::{Durability, Options};

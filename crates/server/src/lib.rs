@@ -1,5 +1,8 @@
 //! Listeners: they take connections and hang the doors on them.
 
+mod metrics;
+mod progress;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -12,15 +15,17 @@ use std::time::Duration;
 use forebay_engine::EngineHandle;
 use forebay_jobq::http::{Door as Queues, DoorOptions as QueuesOptions};
 use forebay_workflows::Door as Workflows;
-use http_body_util::Either;
-use hyper::Request;
-use hyper::body::Incoming;
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::metrics::{Door, Requests};
 
 /// What to listen on, and within which bounds. Plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +63,27 @@ pub enum StartError {
 /// What answers requests. Clones are the same doors.
 #[derive(Clone)]
 struct Doors {
+    engine: EngineHandle,
     workflows: Workflows,
     queues: Option<Queues>,
+    requests: Arc<Requests>,
+}
+
+impl Doors {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Either<Full<Bytes>, forebay_workflows::Body>> {
+        if request.uri().path() == metrics::PATH {
+            return metrics::answer(request.method(), &self.engine, &self.requests).await.map(Either::Left);
+        }
+        let begun = self.requests.begin();
+        let (door, response) = match &self.queues {
+            Some(queues) if Queues::is_for(request.uri().path()) => {
+                (Door::Queues, queues.answer(request).await.map(Either::Left))
+            }
+            _ => (Door::Workflows, self.workflows.answer(request).await.map(Either::Right)),
+        };
+        begun.answered(door, response.status());
+        response
+    }
 }
 
 /// A server that listens. Dropped without [`stop`](Server::stop), it breaks its connections off.
@@ -87,9 +111,16 @@ impl Server {
             }
             None => None,
         };
-        let doors = Doors { workflows: Workflows::new(engine, options.workflows), queues: queues.clone() };
+        let doors = Doors {
+            engine: engine.clone(),
+            workflows: Workflows::new(engine.clone(), options.workflows),
+            queues: queues.clone(),
+            requests: Arc::default(),
+        };
         let permits = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
+        tokio::spawn(progress::tell(engine, watched.clone()));
         let listener = tokio::spawn(listen(listener, doors, permits, watched));
+        tracing::info!(%address, "listening");
         Ok(Server { address, queues, stopping, listener })
     }
 
@@ -174,12 +205,7 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<
 async fn serve(stream: TcpStream, doors: Doors, mut stopping: watch::Receiver<bool>, _permit: OwnedSemaphorePermit) {
     let service = service_fn(move |request: Request<Incoming>| {
         let doors = doors.clone();
-        async move {
-            Ok::<_, Infallible>(match &doors.queues {
-                Some(queues) if Queues::is_for(request.uri().path()) => queues.answer(request).await.map(Either::Left),
-                _ => doors.workflows.answer(request).await.map(Either::Right),
-            })
-        }
+        async move { Ok::<_, Infallible>(doors.answer(request).await) }
     });
     let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {

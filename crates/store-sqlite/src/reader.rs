@@ -10,6 +10,7 @@ use forebay_domain::ids::{JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::port::{Dependency, GraphRows, JobQuery, JobView, Read, Reader, Rows, StoreError, WorkflowRows};
+use forebay_domain::state::STATES;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
 use crate::Options;
@@ -120,6 +121,18 @@ impl Reader for SqliteReader {
 
     fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError> {
         self.snapshot(|db| found(ids, |id| workflow(db, *id)))
+    }
+
+    fn totals(&mut self) -> Result<[i64; STATES], StoreError> {
+        let read = |row: &Row| {
+            let mut totals = [0; STATES];
+            for (state, total) in totals.iter_mut().enumerate() {
+                *total = row.get(state)?;
+            }
+            Ok(totals)
+        };
+        let totals = sql::TOTALS.on(&self.db);
+        totals.and_then(|mut totals| totals.query_one([], read)).map_err(sorted)
     }
 
     fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError> {

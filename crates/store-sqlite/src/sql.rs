@@ -115,6 +115,13 @@ statements! {
     PAYLOAD = "SELECT payload FROM job_detail WHERE job_id = ?1";
 
     WORKFLOW = concat!("SELECT ", workflow_columns!(), " FROM workflow_state WHERE id = ?1");
+    /// How many jobs of all workflows are in each state.
+    TOTALS =
+        "SELECT coalesce(sum(draft), 0), coalesce(sum(blocked), 0), coalesce(sum(ready), 0), \
+         coalesce(sum(claimed), 0), coalesce(sum(running), 0), coalesce(sum(completed), 0), \
+         coalesce(sum(failed), 0), coalesce(sum(canceled), 0), coalesce(sum(terminated), 0), \
+         coalesce(sum(disabled), 0), coalesce(sum(pending_failed), 0), coalesce(sum(scheduled), 0) \
+         FROM workflow_state";
     WORKFLOW_NEEDS =
         "SELECT requirement_id, cpus, memory_bytes, gpus, nodes, runtime_seconds \
          FROM requirement_needs WHERE workflow_id = ?1 ORDER BY requirement_id";
@@ -161,7 +168,8 @@ mod tests {
         for (name, sql) in ALL {
             for step in schema::tests::plan(&db, sql.0) {
                 // All of them, a dozen, at a start. And the planner's name for rows that it has in hand.
-                let whole = *name == "SEQUENCES" || step == "SCAN d";
+                // And a row for each workflow, when an operator asks.
+                let whole = ["SEQUENCES", "TOTALS"].contains(name) || step == "SCAN d";
                 assert!(whole || !step.contains("SCAN"), "{name}: {step}");
                 assert!(!step.contains("TEMP B-TREE"), "{name}: {step}");
             }

@@ -111,3 +111,35 @@ async fn one_connection_too_many_waits_until_another_ends() {
     assert!(receive(&mut second).await.starts_with("HTTP/1.1 200"));
     assert!(server.stop(PATIENCE).await);
 }
+
+#[tokio::test]
+async fn metrics_tell_what_was_done_and_what_is_held() {
+    let (engine, _folder) = engine();
+    let server = Server::start(Options::loopback(), engine).await.expect("a server");
+    let mut stream = TcpStream::connect(server.address()).await.expect("a connection");
+    let create = r#"{"name":"w","user":"u"}"#;
+    let post = format!(
+        "POST /torc-service/v1/workflows HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{create}",
+        create.len()
+    );
+    for (request, status) in [(PING, "200"), (&post, "200"), ("GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n", "404")] {
+        send(&mut stream, request).await;
+        assert_eq!(&receive(&mut stream).await[9..12], status);
+    }
+    send(&mut stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let mut page = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut page)).await.expect("in time").expect("text");
+    let has = |line: &str| assert!(page.lines().any(|found| found == line), "{line} is not in:\n{page}");
+    has("content-type: text/plain; version=0.0.4; charset=utf-8");
+    has("forebay_http_requests_total{door=\"workflows\",code=\"2xx\"} 2");
+    has("forebay_http_requests_total{door=\"workflows\",code=\"4xx\"} 1");
+    has("forebay_http_requests_in_flight 0");
+    has("forebay_transactions_total 1");
+    has("forebay_commit_seconds_count 1");
+    has("# TYPE forebay_commit_seconds histogram");
+    has("forebay_workflows_in_memory 1");
+    has("forebay_lanes_behind 0");
+    has("forebay_jobs{state=\"ready\"} 0");
+    has("forebay_mailbox_commands 0");
+    assert!(server.stop(PATIENCE).await);
+}

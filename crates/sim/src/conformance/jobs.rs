@@ -10,7 +10,7 @@ use forebay_domain::ids::{
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::port::{GraphRows, JobQuery, JobSort, Read, Reader, Rows, Store, WorkflowRows};
-use forebay_domain::state::{JobState, STATE_LIST};
+use forebay_domain::state::{JobState, STATE_LIST, STATES};
 
 use super::*;
 
@@ -24,6 +24,7 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("an older batch again changes nothing", an_older_batch_again),
         ("every field of a hot row is read back as it was written", every_field_is_read_back),
         ("a workflow is read with its requirements and lanes", a_workflow_is_read),
+        ("jobs of all workflows are summed by state", totals_are_summed),
         ("a page holds what is ready, in order, strictly after a key", a_page_is_in_order),
         ("a page follows each change of state, priority and lane", a_page_follows_changes),
         ("a page leaves out payloads that are too large", a_page_leaves_out_large_payloads),
@@ -163,6 +164,14 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(bench.reader.workflow(W).expect("reads"), Some(row));
     let listed = bench.reader.workflows(&[WorkflowId(2), WorkflowId(9), W]).expect("reads");
     assert_eq!(listed, [workflow_row(2), row]);
+}
+
+fn totals_are_summed<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    assert_eq!(bench.reader.totals().expect("reads"), [0; STATES]);
+    let counts = std::array::from_fn(|state| state as i64);
+    let rows = [1, 2].map(|id| WorkflowRow { counts, ..workflow_row(id) });
+    bench.commit(Batch { workflows: rows.into(), ..Batch::default() });
+    assert_eq!(bench.reader.totals().expect("reads"), counts.map(|count| 2 * count));
 }
 
 fn a_page_is_in_order<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

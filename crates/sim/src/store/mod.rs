@@ -11,6 +11,7 @@ use forebay_domain::catalog::{Paging, Query, Row, Table};
 use forebay_domain::ids::{JobId, Lsn, WorkflowId};
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{Dependency, JobQuery, JobView, Read, Reader, Recovered, Rows, Store, StoreError};
+use forebay_domain::state::STATES;
 
 pub use db::Db;
 
@@ -119,6 +120,16 @@ impl Reader for MemoryReader {
     fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError> {
         let shared = lock(&self.shared);
         Ok(ids.iter().filter_map(|&id| shared.db.workflow(id)).collect())
+    }
+
+    fn totals(&mut self) -> Result<[i64; STATES], StoreError> {
+        let mut totals = [0; STATES];
+        for row in lock(&self.shared).db.workflows.values() {
+            for (total, count) in totals.iter_mut().zip(row.counts) {
+                *total += count;
+            }
+        }
+        Ok(totals)
     }
 
     fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError> {
