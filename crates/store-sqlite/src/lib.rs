@@ -17,7 +17,7 @@ mod store;
 use std::time::Duration;
 
 pub use error::OpenError;
-pub use reader::SqliteReader;
+pub use reader::{SqliteReader, SqliteReaders};
 pub use schema::SCHEMA_VERSION;
 pub use store::{SqliteStore, Syncer};
 

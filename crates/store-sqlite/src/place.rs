@@ -85,6 +85,15 @@ impl Place {
         Ok(db)
     }
 
+    /// How a connection of this place names a file. One of a memory would take a path for the name of
+    /// another memory.
+    pub(crate) fn name_of_file(&self, path: &Path) -> io::Result<String> {
+        Ok(match self {
+            Place::File(_) => path.to_string_lossy().into_owned(),
+            Place::Memory(_) => file_uri(&std::path::absolute(path)?, "vfs=unix"),
+        })
+    }
+
     /// Opens the database of a server whose folder cannot be written to, so that no log can be
     /// looked at: only if there is none.
     pub(crate) fn open_without_log(&self) -> rusqlite::Result<Option<Connection>> {
@@ -92,18 +101,23 @@ impl Place {
         if fs::metadata(log).is_ok_and(|log| log.len() > 0) {
             return Ok(None);
         }
-        let mut uri = "file://".to_owned();
-        for byte in path.as_os_str().as_encoded_bytes() {
-            match byte {
-                b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
-                _ => uri.push_str(&format!("%{byte:02X}")),
-            }
-        }
-        uri.push_str("?immutable=1");
+        let uri = file_uri(path, "immutable=1");
         let db = Connection::open_with_flags(uri, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)?;
         db.set_prepared_statement_cache_capacity(256);
         Ok(Some(db))
     }
+}
+
+/// How SQLite names the file at an absolute path where it reads URIs.
+fn file_uri(path: &Path, query: &str) -> String {
+    let mut uri = "file://".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    format!("{uri}?{query}")
 }
 
 /// The right to write to a database, held by a lock on a file beside it. It ends with the process.

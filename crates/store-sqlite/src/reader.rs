@@ -30,6 +30,24 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct SqliteReader {
     db: Connection,
+    place: Place,
+}
+
+/// Opens readers of one database, from any thread.
+#[derive(Debug, Clone)]
+pub struct SqliteReaders {
+    pub(crate) place: Place,
+    pub(crate) options: Options,
+}
+
+impl SqliteReaders {
+    /// One more reader. A database in memory is there as long as its store or a reader is.
+    ///
+    /// # Errors
+    /// If the database cannot be opened, or is not of this program's version.
+    pub fn open(&self) -> Result<SqliteReader, OpenError> {
+        SqliteReader::at(&self.place, &self.options)
+    }
 }
 
 impl SqliteReader {
@@ -40,6 +58,19 @@ impl SqliteReader {
             return Err(OpenError::Missing { path: path.to_owned() });
         }
         SqliteReader::at(&Place::new(path)?, &Options::default())
+    }
+
+    /// Writes what is committed into a new file, as a database without gaps that needs no log. An
+    /// empty file is filled, another is refused.
+    ///
+    /// Meanwhile the log cannot be folded in; a database in memory takes no commits.
+    ///
+    /// # Errors
+    /// `Busy` if the file cannot be written to for now; `Broken` otherwise.
+    pub fn copy_into(&self, path: &Path) -> Result<(), StoreError> {
+        let name = self.place.name_of_file(path).map_err(|error| StoreError::Broken(Box::new(error)))?;
+        let copied = sql::COPY.on(&self.db).and_then(|mut copy| copy.execute([name]));
+        copied.map(|_| ()).map_err(sorted)
     }
 
     pub(crate) fn at(place: &Place, options: &Options) -> Result<SqliteReader, OpenError> {
@@ -61,7 +92,7 @@ impl SqliteReader {
             _ => return Err(OpenError::Older { path: place.path().to_owned(), found, known: SCHEMA_VERSION }),
         }
         db.pragma_update(None, "cache_size", -i64::from(options.reader_cache_kib)).map_err(failed)?;
-        Ok(SqliteReader { db })
+        Ok(SqliteReader { db, place: place.clone() })
     }
 
     /// Several statements, one snapshot.

@@ -60,6 +60,8 @@ statements! {
     ROLLBACK_TO = "ROLLBACK TO statement";
     RELEASE = "RELEASE statement";
 
+    COPY = "VACUUM INTO ?1";
+
     LSN = "SELECT value FROM meta WHERE name = 'lsn'";
     SET_LSN = "UPDATE meta SET value = ?1 WHERE name = 'lsn'";
     NEXT_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";

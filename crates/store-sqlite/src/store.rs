@@ -16,7 +16,7 @@ use crate::apply;
 use crate::encode;
 use crate::error::{OpenError, may_pass, sorted};
 use crate::place::{Place, WriterLock};
-use crate::reader::SqliteReader;
+use crate::reader::{SqliteReader, SqliteReaders};
 use crate::schema::{self, SCHEMA_VERSION};
 use crate::sql;
 use crate::{Durability, Options};
@@ -86,7 +86,12 @@ impl SqliteStore {
 
     /// A reader of what this store commits.
     pub fn reader(&self) -> Result<SqliteReader, OpenError> {
-        SqliteReader::at(&self.place, &self.options)
+        self.readers().open()
+    }
+
+    /// What opens readers of this store, also where it has no path.
+    pub fn readers(&self) -> SqliteReaders {
+        SqliteReaders { place: self.place.clone(), options: self.options.clone() }
     }
 
     /// A handle that syncs from another thread while this store goes on committing.

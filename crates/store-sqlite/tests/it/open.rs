@@ -165,3 +165,22 @@ fn a_memory_lives_as_long_as_its_store_or_a_reader() {
     assert_eq!(reader.get(Table::File, 1).unwrap(), Some(row(Table::File, 1)));
     assert!(reader.workflow(W).unwrap().is_some());
 }
+
+#[test]
+fn a_copy_of_what_is_committed_can_be_opened_like_any_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.db");
+    std::fs::write(&file, "").unwrap();
+    for (name, place) in [("memory", ":memory:".as_ref()), ("file", file.as_path())] {
+        let mut store = SqliteStore::open(place, Options::default()).unwrap();
+        store.commit(&everything(1)).unwrap();
+        let copy = folder.path().join(format!("it's {name}.db"));
+        let reader = store.readers().open().unwrap();
+        reader.copy_into(&copy).unwrap();
+        reader.copy_into(&copy).expect_err("what is there is not written over");
+        store.commit(&jobs(2, 5..=5)).expect("the store goes on");
+        let mut copied = SqliteStore::open(&copy, Options::default()).unwrap();
+        assert_eq!(copied.recover().unwrap().lsn.0, 1);
+        assert!(copied.reader().unwrap().get(Table::File, 1).unwrap().is_some());
+    }
+}
