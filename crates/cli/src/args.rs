@@ -5,13 +5,8 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use forebay_server::config::{self, Config, ConfigError, DurabilitySettings, Settings, TorcServer, duration};
 use forebay_wire::JobStatus;
-
-/// Where a database is if nobody says.
-pub const DEFAULT_DB: &str = "forebay.db";
-
-/// How long a run may take at its end to write what it has.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +18,8 @@ Examples:
   forebay serve --db jobs.db --http 0.0.0.0:8080
   forebay create diamond.yaml --url http://host:8080
   forebay worker --url http://host:8080 --workflow 1
+
+  torc -s --torc-server-bin forebay run diamond.yaml    torc's own client on it
 
 Exit codes:
     0  all that was asked is done; for a run: every job completed
@@ -41,23 +38,34 @@ Examples:
   forebay run diamond.yaml --retry-failed     failed jobs, and what hangs on them, once more
   forebay run diamond.yaml --fresh            forget the earlier run of this file
   forebay run diamond.yaml --json --quiet     one JSON object on stdout at the end
+  forebay run --database jobs.db --port 8080  no FILE: a server, told what torc-server is told
 
 Run the same file again and it goes on where it was: what is done is not repeated. What an earlier
 run had begun when it was killed or interrupted is ended and run again; failed jobs stay failed. The
 first Ctrl-C stops taking jobs, the second terminates those that run, the third kills them.
 
+Without FILE it is `torc-server run`: it serves --database until SIGTERM, SIGINT or, if asked, the end
+of stdin. SIGUSR1 writes a copy of the database to TORC_SERVER_SNAPSHOT_PATH
+(torc-server-snapshot.db) and keeps TORC_SERVER_SNAPSHOT_KEEP (5) of them.
+
 Exit codes:
-    0  every job completed
+    0  every job completed; a server: stopped, everything is written
     1  an error; the message says which
     2  the command line is wrong
     3  the run cannot go on: no ready job fits this machine, or none will become ready
     4  the run came to its end, but some jobs failed, or were canceled or terminated
   130  interrupted; the next run goes on";
 
-const SERVE_HELP: &str = "\
-Examples:
+const SERVE_HELP: &str = r#"Examples:
   forebay serve --db jobs.db --http 127.0.0.1:8080
   forebay serve --db jobs.db --http 127.0.0.1:0 --durability process
+  forebay serve --config forebay.toml
+
+A configuration has a key for each flag; flags go before it, and variables (FOREBAY_…) between:
+  db = "jobs.db"
+  http = "0.0.0.0:8080"
+  log_level = "warn"
+  durability = { mode = "process", sync_interval = "50ms" }
 
 Prints `listening http=ADDR` once it takes requests. SIGTERM and SIGINT stop it: it answers what it
 has taken, writes everything, and exits with 0.
@@ -65,7 +73,7 @@ has taken, writes everything, and exits with 0.
 Exit codes:
   0  stopped; everything is written
   1  it could not start, or its store is dead; the message says how many changes were not written
-  2  the command line is wrong";
+  2  the command line is wrong"#;
 
 const WORKER_HELP: &str = "\
 Examples:
@@ -74,11 +82,6 @@ Examples:
 
 Exit codes are those of `forebay run`. Jobs that failed count only if they ran here.";
 
-const DURABILITY_HELP: &str = "\
-What an acknowledged change survives:
-  power    kill -9 and power loss
-  process  kill -9; power loss takes at most the last --sync-interval";
-
 /// A job server, and what runs the jobs.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, after_help = EXAMPLES, max_term_width = 100)]
@@ -86,7 +89,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// What to log to stderr: error, warn, info, debug, trace, or as RUST_LOG has it.
-    #[arg(long, global = true, value_name = "FILTER", env = "RUST_LOG", hide_env = true)]
+    #[arg(long, short, global = true, value_name = "FILTER", env = "RUST_LOG", hide_env = true)]
     pub log_level: Option<String>,
 }
 
@@ -94,14 +97,16 @@ impl Cli {
     /// Reads the command line. What is wrong with it ends the program, with exit code 2.
     pub fn read() -> Cli {
         let cli = Cli::parse();
-        let conflict = match &cli.command {
-            Command::Run(args) => args.durability.conflict(),
-            Command::Serve(args) => args.durability.conflict(),
-            Command::Worker(_) | Command::Create(_) => None,
+        let contradiction = match &cli.command {
+            Command::Run(args) => match &args.file {
+                Some(_) => args.durability.clone().resolve().err(),
+                None => args.torc_server.resolve(&args.durability).err(),
+            },
+            Command::Serve(_) | Command::Worker(_) | Command::Create(_) => None,
             Command::Status(_) | Command::Jobs(_) | Command::Results(_) => None,
         };
-        if let Some(message) = conflict {
-            Cli::command().error(ErrorKind::ArgumentConflict, message).exit();
+        if let Some(error) = contradiction {
+            Cli::command().error(ErrorKind::ArgumentConflict, error).exit();
         }
         cli
     }
@@ -111,7 +116,7 @@ impl Cli {
 pub enum Command {
     /// Run a workflow file here, or go on with it: server and worker in one process.
     #[command(after_help = RUN_HELP)]
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Serve a database over HTTP.
     #[command(after_help = SERVE_HELP)]
     Serve(ServeArgs),
@@ -131,22 +136,25 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The workflow: YAML, JSON, JSON5 or KDL, by the name's end.
-    pub file: PathBuf,
+    #[arg(conflicts_with = "torc_server")]
+    pub file: Option<PathBuf>,
     /// The database, made if it is not there.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_DB)]
+    #[arg(long, value_name = "PATH", default_value = config::DB, conflicts_with = "torc_server")]
     pub db: PathBuf,
     #[command(flatten)]
     pub running: RunningArgs,
     #[command(flatten)]
-    pub durability: DurabilityArgs,
+    pub durability: DurabilitySettings,
     /// Forget what an earlier run of this file left in the database, and begin anew.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "torc_server")]
     pub fresh: bool,
     /// Run failed and canceled jobs again, with all that hangs on them.
-    #[arg(long, conflicts_with = "fresh")]
+    #[arg(long, conflicts_with_all = ["fresh", "torc_server"])]
     pub retry_failed: bool,
     #[command(flatten)]
     pub display: DisplayArgs,
+    #[command(flatten)]
+    pub torc_server: TorcServer,
 }
 
 /// How jobs are run.
@@ -197,53 +205,24 @@ pub struct DisplayArgs {
     pub events: bool,
 }
 
-#[derive(Debug, Clone, Args)]
-pub struct DurabilityArgs {
-    /// What an acknowledged change survives.
-    #[arg(long, value_name = "MODE", value_parser = durability, default_value = "power", long_help = DURABILITY_HELP)]
-    pub durability: DurabilityMode,
-    /// With --durability process: how often to sync, such as 100ms.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub sync_interval: Option<Duration>,
-    /// The least time between two commits, such as 1ms.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub flush_interval: Option<Duration>,
-}
-
-impl DurabilityArgs {
-    /// What the flags say that does not go together.
-    fn conflict(&self) -> Option<&'static str> {
-        let syncs_each = self.durability == DurabilityMode::Power && self.sync_interval.is_some();
-        syncs_each.then_some("--sync-interval goes with --durability process: in power every commit is synced")
-    }
-}
-
-/// What an acknowledged change survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DurabilityMode {
-    Power,
-    Process,
-}
-
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The database, made if it is not there.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_DB)]
-    pub db: PathBuf,
-    /// Where to listen for torc's HTTP API; port 0 picks one.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub http: String,
+    /// A file that says what the flags do not, in TOML.
+    #[arg(long, value_name = "FILE", env = "FOREBAY_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
-    pub durability: DurabilityArgs,
-    /// How long a stop may take to write what was taken, such as 10s.
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
-    pub stop_timeout: Duration,
-    /// Serve queues of jobs too, a file each in this directory, under /api/v0.
-    #[arg(long, value_name = "DIR")]
-    pub queues: Option<PathBuf>,
+    pub settings: Settings,
     /// Accepted for later: the tasks door is not there yet.
     #[arg(long, value_name = "ADDR")]
     pub grpc: Option<String>,
+}
+
+impl ServeArgs {
+    /// With what its file says, and the defaults.
+    pub fn resolve(&self) -> Result<Config, ConfigError> {
+        let file = self.config.as_deref().map(Settings::read).transpose()?;
+        self.settings.clone().over(file.unwrap_or_default()).resolve()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -286,7 +265,7 @@ pub struct CreateArgs {
 #[derive(Debug, Args)]
 pub struct PlaceArgs {
     /// A database; it may be in use meanwhile.
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_DB, conflicts_with = "url")]
+    #[arg(long, value_name = "PATH", default_value = config::DB, conflicts_with = "url")]
     pub db: PathBuf,
     /// A server, instead of a database.
     #[arg(long)]
@@ -335,19 +314,6 @@ pub struct ResultsArgs {
     pub json: bool,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it as 250ms, 10s or 1h 30m"))
-}
-
-fn durability(text: &str) -> Result<DurabilityMode, String> {
-    match text {
-        "power" => Ok(DurabilityMode::Power),
-        "process" => Ok(DurabilityMode::Process),
-        "memory" => Err("this mode is not there yet: use power or process".to_owned()),
-        _ => Err("one of power, process".to_owned()),
-    }
-}
-
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if number > 0.0 && number.is_finite() { Ok(number) } else { Err("must be above 0".to_owned()) }
@@ -371,13 +337,6 @@ mod tests {
     #[test]
     fn the_command_line_holds_together() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_are_written_with_their_unit() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        assert!(duration("250").unwrap_err().contains("250ms"));
     }
 
     #[test]

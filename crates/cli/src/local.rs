@@ -1,54 +1,36 @@
 //! A server within this process: a store, an engine on it, a door before that, a listener.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use forebay_domain::port::StoreError;
 use forebay_engine::{Ended, Engine, EngineHandle, Options as EngineOptions, SystemClock};
+use forebay_server::config::Durability;
 use forebay_server::{Options as ServerOptions, Server};
-use forebay_store_sqlite::{Durability, Options as StoreOptions, SqliteReader, SqliteStore};
-
-use crate::args::{DurabilityArgs, DurabilityMode};
+use forebay_store_sqlite::{Durability as Survives, Options as StoreOptions, SqliteReaders, SqliteStore};
 
 /// A database that this process owns and serves.
 #[derive(Debug)]
 pub struct Local {
     engine: EngineHandle,
     server: Server,
+    readers: SqliteReaders,
     url: String,
 }
 
 impl Local {
-    /// Serves the database on the loopback interface, on a free port.
-    pub async fn start(db: &Path, durability: &DurabilityArgs) -> anyhow::Result<Local> {
-        Local::serve(db, ServerOptions::loopback(), durability).await
-    }
-
-    /// Serves the database at this address, such as `127.0.0.1:0` or `localhost:8080`.
-    /// With a directory of queues, it serves these too.
-    pub async fn listen(
-        db: &Path,
-        address: &str,
-        queues: Option<PathBuf>,
-        durability: &DurabilityArgs,
-    ) -> anyhow::Result<Local> {
-        let mut found =
-            tokio::net::lookup_host(address).await.with_context(|| format!("--http {address:?} is not an address"))?;
-        let http = found.next().with_context(|| format!("--http {address:?} has no address"))?;
-        Local::serve(db, ServerOptions { http, queues, ..ServerOptions::loopback() }, durability).await
-    }
-
-    async fn serve(db: &Path, options: ServerOptions, durability: &DurabilityArgs) -> anyhow::Result<Local> {
-        let (db, durability) = (db.to_owned(), durability.clone());
+    /// Serves the database, a path or `:memory:`.
+    pub async fn start(db: &Path, durability: Durability, listening: ServerOptions) -> anyhow::Result<Local> {
+        let db = db.to_owned();
         // It may migrate, and waits for the disk.
-        let opening = tokio::task::spawn_blocking(move || open(&db, &durability));
-        let engine = opening.await.context("opening the database panicked")??;
-        let server = Server::start(options, engine.clone()).await?;
+        let opening = tokio::task::spawn_blocking(move || open(&db, durability));
+        let (engine, readers) = opening.await.context("opening the database panicked")??;
+        let server = Server::start(listening, engine.clone()).await?;
         let url = format!("http://{}", server.address());
-        Ok(Local { engine, server, url })
+        Ok(Local { engine, server, readers, url })
     }
 
     pub fn url(&self) -> &str {
@@ -57,6 +39,11 @@ impl Local {
 
     pub fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// What opens readers beside the engine's.
+    pub fn readers(&self) -> &SqliteReaders {
+        &self.readers
     }
 
     /// Returns when the engine ends by itself: its store is dead.
@@ -74,33 +61,36 @@ impl Local {
     }
 }
 
-fn open(db: &Path, args: &DurabilityArgs) -> anyhow::Result<EngineHandle> {
-    let durability = match args.durability {
-        DurabilityMode::Power => Durability::Power,
-        DurabilityMode::Process => Durability::Process,
+fn open(db: &Path, durability: Durability) -> anyhow::Result<(EngineHandle, SqliteReaders)> {
+    let survives = match durability {
+        Durability::Power { .. } => Survives::Power,
+        Durability::Process { .. } => Survives::Process,
     };
-    let store = SqliteStore::open(db, StoreOptions { durability, ..StoreOptions::default() })?;
-    let options = engine_options(args, &store)?;
-    let path = store.path().to_owned();
-    let reader = move || SqliteReader::open(&path).map_err(|error| StoreError::Broken(Box::new(error)));
+    let store = SqliteStore::open(db, StoreOptions { durability: survives, ..StoreOptions::default() })?;
+    let options = engine_options(durability, &store)?;
+    let readers = store.readers();
+    let reader = || readers.open().map_err(|error| StoreError::Broken(Box::new(error)));
     let engine = Engine::start(store, reader, Arc::new(SystemClock::new()), options);
-    engine.with_context(|| format!("the database {} cannot be used", db.display()))
+    let engine = engine.with_context(|| format!("the database {} cannot be used", db.display()))?;
+    Ok((engine, readers))
 }
 
-fn engine_options(args: &DurabilityArgs, store: &SqliteStore) -> anyhow::Result<EngineOptions> {
-    let mut options = match args.durability {
-        DurabilityMode::Power => EngineOptions::power(),
-        DurabilityMode::Process => {
+fn engine_options(durability: Durability, store: &SqliteStore) -> anyhow::Result<EngineOptions> {
+    let (mut options, flush_interval) = match durability {
+        Durability::Power { flush_interval } => (EngineOptions::power(), flush_interval),
+        Durability::Process { flush_interval, .. } => {
             let mut syncer = store.syncer()?;
-            EngineOptions::process(move || syncer.sync())
+            (EngineOptions::process(move || syncer.sync()), flush_interval)
         }
     };
-    if let (Some(wanted), forebay_engine::Durability::Process { sync_interval, .. }) =
-        (args.sync_interval, &mut options.durability)
+    if let (
+        Durability::Process { sync_interval: Some(wanted), .. },
+        forebay_engine::Durability::Process { sync_interval, .. },
+    ) = (durability, &mut options.durability)
     {
         *sync_interval = wanted;
     }
-    if let Some(wanted) = args.flush_interval {
+    if let Some(wanted) = flush_interval {
         options.flush_interval = wanted;
     }
     Ok(options)

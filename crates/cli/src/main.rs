@@ -2,7 +2,7 @@
 //!
 //! - `args`: the command line; `exit`: how the program ends.
 //! - `run`: a workflow file, from one command to its end. `local` is the server inside it.
-//! - `serve`, `worker`, `create`: the same apart, over HTTP.
+//! - `serve`, `worker`, `create`: the same apart, over HTTP. `snapshot`: copies of what is served.
 //! - `look`: what is in a database or on a server.
 //! - `watch`: a worker at work; `progress`, `report`, `table`: what is shown.
 
@@ -16,15 +16,19 @@ mod report;
 mod run;
 mod serve;
 mod signals;
+mod snapshot;
 mod table;
 mod watch;
 mod worker;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, RunArgs};
 use exit::Exit;
+use forebay_server::config::Config;
+use serve::Manner;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -45,25 +49,69 @@ fn main() -> ExitCode {
 }
 
 fn begin(cli: &Cli) -> anyhow::Result<Exit> {
-    let quietly = match cli.command {
-        Command::Serve(_) => "info",
-        _ => "error",
-    };
-    let filter = cli.log_level.as_deref().unwrap_or(quietly);
+    let task = Task::of(&cli.command)?;
+    let filter = cli.log_level.as_deref().unwrap_or(task.log_level());
     let filter = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log-level {filter:?}: {error}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(obey(cli))
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = task.threads() {
+        runtime.worker_threads(threads);
+    }
+    runtime.enable_all().build()?.block_on(task.carry_out())
 }
 
-async fn obey(cli: &Cli) -> anyhow::Result<Exit> {
-    match &cli.command {
-        Command::Run(args) => run::run(args).await,
-        Command::Serve(args) => serve::serve(args).await,
-        Command::Worker(args) => worker::worker(args).await,
-        Command::Create(args) => create::create(args).await,
-        Command::Status(args) => look::status(args).await,
-        Command::Jobs(args) => look::jobs(args).await,
-        Command::Results(args) => look::results(args).await,
+/// What is asked for, its configuration read.
+enum Task<'a> {
+    Serve { config: Config, manner: Manner },
+    Run { args: &'a RunArgs, file: &'a Path },
+    Other(&'a Command),
+}
+
+impl Task<'_> {
+    fn of(command: &Command) -> anyhow::Result<Task<'_>> {
+        Ok(match command {
+            Command::Serve(args) => {
+                if let Some(address) = &args.grpc {
+                    eprintln!(
+                        "--grpc {address}: the tasks door is not there yet; it comes later, and nothing listens there"
+                    );
+                }
+                Task::Serve { config: args.resolve()?, manner: Manner::Ours }
+            }
+            Command::Run(args) => match &args.file {
+                Some(file) => Task::Run { args, file },
+                None => Task::Serve { config: args.torc_server.resolve(&args.durability)?, manner: Manner::TorcServer },
+            },
+            other => Task::Other(other),
+        })
+    }
+
+    /// What to log if the command line does not say.
+    fn log_level(&self) -> &str {
+        match self {
+            Task::Serve { config, .. } => config.log_level.as_deref().unwrap_or("info"),
+            Task::Run { .. } | Task::Other(_) => "error",
+        }
+    }
+
+    fn threads(&self) -> Option<usize> {
+        match self {
+            Task::Serve { config, .. } => config.threads,
+            Task::Run { .. } | Task::Other(_) => None,
+        }
+    }
+
+    async fn carry_out(self) -> anyhow::Result<Exit> {
+        match self {
+            Task::Serve { config, manner } => serve::serve(config, manner).await,
+            Task::Run { args, file } => run::run(args, file).await,
+            Task::Other(Command::Worker(args)) => worker::worker(args).await,
+            Task::Other(Command::Create(args)) => create::create(args).await,
+            Task::Other(Command::Status(args)) => look::status(args).await,
+            Task::Other(Command::Jobs(args)) => look::jobs(args).await,
+            Task::Other(Command::Results(args)) => look::results(args).await,
+            Task::Other(Command::Serve(_) | Command::Run(_)) => unreachable!("these are tasks of their own"),
+        }
     }
 }
 

@@ -1,8 +1,10 @@
-//! SIGINT and SIGTERM, as a stream.
+//! What is asked for from outside: SIGINT and SIGTERM as a stream, the end of stdin.
 
-use std::io;
+use std::io::{self, Read};
+use std::thread;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// What was asked for from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,4 +34,25 @@ impl Signals {
             _ = self.terminate.recv() => Asked::Terminate,
         }
     }
+}
+
+/// Is told once when stdin has ended: whoever held the other end is gone.
+pub fn end_of_stdin() -> io::Result<oneshot::Receiver<()>> {
+    let (tell, told) = oneshot::channel();
+    // A thread of its own, which the end of the program does not wait for, as it would for the
+    // runtime's.
+    thread::Builder::new().name("forebay-stdin".to_owned()).spawn(move || {
+        let mut stdin = io::stdin().lock();
+        let mut ignored = [0; 512];
+        loop {
+            match stdin.read(&mut ignored) {
+                Ok(0) => break,
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => break,
+                Ok(_) | Err(_) => {}
+            }
+        }
+        // If nobody waits for it, the program ends already.
+        tell.send(()).unwrap_or_default();
+    })?;
+    Ok(told)
 }

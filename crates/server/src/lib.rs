@@ -1,4 +1,6 @@
-//! Listeners: they take connections and hang the doors on them.
+//! Listeners: they take connections and hang the doors on them. What they are told is in [`config`].
+
+pub mod config;
 
 mod metrics;
 mod progress;
@@ -30,8 +32,8 @@ use crate::metrics::{Door, Requests};
 /// What to listen on, and within which bounds. Plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Port 0 picks a free one.
-    pub http: SocketAddr,
+    /// A name or an address, and a port; 0 picks a free one.
+    pub http: String,
     /// Connections that are served at a time; one more waits until another ends.
     pub connections_max: usize,
     pub workflows: forebay_workflows::Options,
@@ -43,7 +45,7 @@ impl Options {
     /// The loopback interface, with a free port.
     pub fn loopback() -> Options {
         Options {
-            http: SocketAddr::from(([127, 0, 0, 1], 0)),
+            http: "127.0.0.1:0".to_owned(),
             connections_max: 16_384,
             workflows: forebay_workflows::Options::default(),
             queues: None,
@@ -55,7 +57,7 @@ impl Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: io::Error },
+    Listen { address: String, source: io::Error },
     #[error("the directory of queues {} cannot be made", directory.display())]
     Queues { directory: PathBuf, source: io::Error },
 }
@@ -100,8 +102,8 @@ impl Server {
     /// # Errors
     /// If the address cannot be listened on, or the directory of queues cannot be made.
     pub async fn start(options: Options, engine: EngineHandle) -> Result<Server, StartError> {
-        let bad = |source| StartError::Listen { address: options.http, source };
-        let listener = TcpListener::bind(options.http).await.map_err(bad)?;
+        let bad = |source| StartError::Listen { address: options.http.clone(), source };
+        let listener = TcpListener::bind(&options.http).await.map_err(bad)?;
         let address = listener.local_addr().map_err(bad)?;
         let (stopping, watched) = watch::channel(false);
         let queues = match options.queues {

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use forebay_engine::Ended;
+use forebay_server::config::STOP_TIMEOUT;
 use forebay_wire::WorkflowStatusResponse;
 use forebay_worker::{Client, Options, settle};
 
@@ -22,12 +23,13 @@ use crate::table::jobs;
 use crate::watch::{self, Watched};
 use plan::{Plan, Wish, plan};
 
-pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
+pub async fn run(args: &RunArgs, file: &Path) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let workflow = create::load(&args.file)?;
-    let source = Source { path: absolute(&args.file)?, hash: workflow.content_hash() };
+    let workflow = create::load(file)?;
+    let source = Source { path: absolute(file)?, hash: workflow.content_hash() };
     // The database's lock first: whoever holds it may own what the journal names.
-    let local = Local::start(&args.db, &args.durability).await?;
+    let durability = args.durability.clone().resolve()?;
+    let local = Local::start(&args.db, durability, forebay_server::Options::loopback()).await?;
     let journal = journal_of(&args.db);
     let settled = settle(&journal).context("an earlier worker's jobs cannot be ended")?;
     let killed = settled.iter().filter(|attempt| attempt.was_alive).count();
@@ -43,7 +45,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<Exit> {
         Err(error) => Err(error),
     };
     progress.finish();
-    let ended = local.stop(args::STOP_TIMEOUT).await;
+    let ended = local.stop(STOP_TIMEOUT).await;
     let report = match (ran, ended) {
         (ran, Ended::Stopped) => ran?,
         (_, ended) => bail!("the database {}: {ended}", args.db.display()),

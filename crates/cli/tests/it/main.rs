@@ -1,7 +1,9 @@
 //! The real binary, as people call it.
 
 mod apart;
+mod as_torc_server;
 mod bench;
+mod config;
 mod examples;
 mod going_on;
 mod run;

@@ -66,7 +66,7 @@ impl Scratch {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null());
-        command.env_remove("RUST_LOG").env("USER", "tester");
+        command.env_remove("RUST_LOG").env_remove("DATABASE_URL").env("USER", "tester");
         command
     }
 
@@ -123,7 +123,11 @@ pub fn hear(child: &mut Child, wanted: &str) {
 }
 
 fn wait(child: &mut Child) -> ExitStatus {
-    let pid = child.id();
+    watched(child.id(), || child.wait().expect("it is our child"))
+}
+
+/// Does what ends with the process at the latest, and kills that if it takes too long.
+fn watched<T>(pid: u32, work: impl FnOnce() -> T) -> T {
     let (ended, watched) = mpsc::channel::<()>();
     let watchdog = thread::spawn(move || {
         if watched.recv_timeout(LONGEST) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -131,10 +135,10 @@ fn wait(child: &mut Child) -> ExitStatus {
             kill(pid, "KILL");
         }
     });
-    let status = child.wait().expect("it is our child");
+    let done = work();
     drop(ended);
     watchdog.join().expect("the watchdog does not panic");
-    status
+    done
 }
 
 /// Sends a signal, such as `INT`.
@@ -177,14 +181,48 @@ impl Served {
     }
 
     /// A server that was started in some other way.
-    pub fn listening(mut child: Child) -> Served {
-        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+    pub fn listening(child: Child) -> Served {
+        let (mut served, address) = Served::saying(child, "listening http=");
+        served.url = format!("http://{address}");
+        served
+    }
+
+    /// A server that was started as torc-server is.
+    pub fn as_torc_server(child: Child) -> Served {
+        let (mut served, port) = Served::saying(child, "TORC_SERVER_PORT=");
+        served.url = format!("http://127.0.0.1:{port}");
+        served
+    }
+
+    /// A server whose first line begins so; what stands after it.
+    fn saying(mut child: Child, wanted: &str) -> (Served, String) {
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut served = Served { child, stdout, url: String::new() };
+        let line = served.line();
+        let Some(rest) = line.strip_prefix(wanted) else {
+            panic!("it said {line:?}, and {:?}", finish_err(&mut served.child));
+        };
+        let rest = rest.to_owned();
+        (served, rest)
+    }
+
+    /// The next line of its stdout; empty if it has ended.
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
-        stdout.read_line(&mut line).expect("it says where it listens");
-        let address = line.trim().strip_prefix("listening http=").unwrap_or_else(|| {
-            panic!("it said {line:?}, and {:?}", finish_err(&mut child));
-        });
-        Served { url: format!("http://{address}"), child, stdout }
+        let stdout = &mut self.stdout;
+        watched(self.child.id(), || stdout.read_line(&mut line).expect("its stdout can be read"));
+        line.trim_end().to_owned()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
+        kill(self.child.id(), signal);
+    }
+
+    /// Closes its stdin and waits for the end.
+    pub fn end_stdin(mut self) -> Said {
+        drop(self.child.stdin.take().expect("it is piped"));
+        self.ended()
     }
 
     /// Waits until a line of its log says this.
@@ -195,7 +233,11 @@ impl Served {
 
     /// Sends a signal and waits for the end.
     pub fn end(mut self, signal: &str) -> Said {
-        kill(self.child.id(), signal);
+        self.signal(signal);
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Said {
         let status = wait(&mut self.child);
         let mut out = String::new();
         self.stdout.read_to_string(&mut out).expect("its end closes the pipe");

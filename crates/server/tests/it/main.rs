@@ -37,7 +37,7 @@ async fn receive(stream: &mut TcpStream) -> String {
 async fn an_address_that_is_taken_is_named() {
     let (engine, _folder) = engine();
     let first = Server::start(Options::loopback(), engine.clone()).await.expect("a server");
-    let options = Options { http: first.address(), ..Options::loopback() };
+    let options = Options { http: first.address().to_string(), ..Options::loopback() };
     let error = Server::start(options, engine).await.expect_err("the address is taken");
     assert_eq!(error.to_string(), format!("cannot listen on {}", first.address()));
 }
