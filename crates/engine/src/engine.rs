@@ -67,6 +67,7 @@ impl Engine {
             gauges: Arc::clone(&gauges),
             feed: feed.clone(),
             clock: Arc::clone(&clock),
+            hold: options.hold,
             ended: watched,
         });
         let committed = recovered.lsn;

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub gauges: Arc<Gauges>,
     pub feed: Feed,
     pub clock: Arc<dyn Clock>,
+    /// How long a read may wait for its turn.
+    pub hold: Duration,
     pub ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -92,16 +94,24 @@ impl EngineHandle {
     /// Lets a reader thread look into the store. What is acknowledged is committed, so it is seen.
     ///
     /// # Errors
-    /// `Overloaded` if too many reads wait or the store is busy, `Stopping` if the engine is.
+    /// `Overloaded` if too many reads wait, this one waited too long or the store is busy, `Stopping`
+    /// if the engine is.
     pub async fn read<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut dyn Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, receiver) = oneshot::channel();
         let inbox = Arc::clone(&self.shared.inbox);
+        let clock = Arc::clone(&self.shared.clock);
+        let hold_ms = i64::try_from(self.shared.hold.as_millis()).unwrap_or(i64::MAX);
+        let held_until = clock.now().after(hold_ms);
         let taken = self.shared.doors.read(Box::new(move |reader| {
             if !reply.is_closed() {
-                let seen = look(reader).map_err(|error| failed_read(&inbox, error));
+                let in_time = clock.now() <= held_until;
+                let seen = match in_time {
+                    true => look(reader).map_err(|error| failed_read(&inbox, error)),
+                    false => Err(Error::Overloaded),
+                };
                 // Nobody waits any more: a read changed nothing.
                 drop(reply.send(seen));
             }

@@ -41,7 +41,8 @@ pub struct Options {
     pub page_readers: usize,
     /// Threads that read for the doors.
     pub door_readers: usize,
-    /// Reads of doors that wait for a thread; one more is refused with `Overloaded`.
+    /// Reads of doors that wait for a thread; one more is refused with `Overloaded`, as is one that
+    /// has waited longer than `hold` when its turn comes.
     pub reads_max: usize,
     /// The pause between two tries of a busy store.
     pub backoff: Backoff,
@@ -61,7 +62,7 @@ impl Options {
             hold: Duration::from_secs(5),
             page_readers: 1,
             door_readers: 2,
-            reads_max: 1024,
+            reads_max: 16_384,
             backoff: Backoff { longest: Duration::from_millis(250), ..Backoff::default() },
             limits: Limits::default(),
         }

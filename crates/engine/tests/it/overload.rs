@@ -1,5 +1,5 @@
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use forebay_domain::command::Answer;
@@ -7,7 +7,7 @@ use forebay_domain::ids::Timestamp;
 use forebay_domain::port::Reader;
 use forebay_engine::{Clock, Ended, Error, Options};
 
-use crate::world::{Verdict, Waiting, World, create_workflow, quick};
+use crate::world::{HandClock, Verdict, Waiting, World, create_workflow, quick};
 
 /// A clock that holds whoever asks it, as long as the test holds it.
 #[derive(Default)]
@@ -17,6 +17,70 @@ impl Clock for HeldClock {
     fn now(&self) -> Timestamp {
         drop(self.0.lock().expect("no test panics with it"));
         Timestamp(0)
+    }
+}
+
+/// A clock that lets one turn of the engine pass each time that the test says so.
+#[derive(Default)]
+struct StepClock {
+    steps: Mutex<Steps>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Steps {
+    free: bool,
+    allowed: usize,
+    asked: usize,
+}
+
+impl Clock for StepClock {
+    fn now(&self) -> Timestamp {
+        let mut steps = self.steps.lock().expect("no test panics with it");
+        steps.asked += 1;
+        self.changed.notify_all();
+        let steps = self.changed.wait_while(steps, |steps| !steps.free && steps.allowed < steps.asked);
+        drop(steps.expect("no test panics with it"));
+        Timestamp(0)
+    }
+}
+
+impl StepClock {
+    /// Waits until the turn before is over and the next wants to begin.
+    fn turn_ended(&self) {
+        let steps = self.steps.lock().expect("no test panics with it");
+        let steps = self.changed.wait_while(steps, |steps| steps.asked <= steps.allowed);
+        drop(steps.expect("no test panics with it"));
+    }
+
+    fn step(&self) {
+        self.turn_ended();
+        self.steps.lock().expect("no test panics with it").allowed += 1;
+        self.changed.notify_all();
+    }
+
+    fn set_free(&self) {
+        self.steps.lock().expect("no test panics with it").free = true;
+        self.changed.notify_all();
+    }
+}
+
+#[test]
+fn one_drain_of_the_mailbox_takes_at_most_the_batchs_maximum() {
+    let clock = Arc::new(StepClock::default());
+    let world = World::at(Options { batch_max: 4, ..quick() }, clock.clone());
+    let calls: Vec<_> = (0..30).map(|_| Waiting::start(world.engine.call(create_workflow()))).collect();
+    let mut applied = Vec::new();
+    while applied.iter().sum::<u64>() < 30 {
+        let before = world.engine.counters().commands;
+        clock.step();
+        clock.turn_ended();
+        applied.push(world.engine.counters().commands - before);
+    }
+    assert!(applied.iter().all(|commands| *commands <= 4), "{applied:?}");
+    clock.set_free();
+    for call in calls {
+        call.finish().expect("it was created");
     }
 }
 
@@ -155,6 +219,26 @@ fn calls_that_are_held_are_carried_out_by_a_stop() {
     for call in [first, second, held] {
         call.finish().expect("it was taken before the stop");
     }
+}
+
+#[test]
+fn a_read_that_waited_too_long_for_its_turn_is_refused() {
+    let clock = Arc::new(HandClock::default());
+    let world = World::at(Options { door_readers: 1, ..quick() }, clock.clone());
+    let (begun, begins) = mpsc::channel::<()>();
+    let (enough, waits) = mpsc::channel::<()>();
+    let running = Waiting::start(world.engine.read(move |_: &mut dyn Reader| {
+        begun.send(()).expect("the test listens");
+        waits.recv().expect_err("the test lets go");
+        Ok(1)
+    }));
+    begins.recv().expect("the read begins");
+    let early = Waiting::start(world.engine.read(|_: &mut dyn Reader| Ok(2)));
+    clock.set(1);
+    let late = Waiting::start(world.engine.read(|_: &mut dyn Reader| Ok(3)));
+    clock.set(5_001);
+    drop(enough);
+    assert_eq!((running.finish(), early.finish(), late.finish()), (Ok(1), Err(Error::Overloaded), Ok(3)));
 }
 
 #[test]

@@ -428,3 +428,35 @@ fn operators_see_what_the_machine_holds_and_how_long_things_took() {
     block_on(world.engine.stop(std::time::Duration::from_secs(60)));
     assert_eq!(block_on(world.engine.stats()), Err(Error::Stopping));
 }
+
+#[test]
+fn claims_that_wait_are_served_in_the_order_in_which_they_came() {
+    let world = World::new(quick());
+    let workflow = world.workflow(2);
+    let held = claimed(world.do_now(claim(workflow, 2)));
+    let engine = world.engine.clone();
+    let first = Waiting::start(engine.call(waiting_claim(workflow)));
+    let mut second = Waiting::start(engine.call(waiting_claim(workflow)));
+    world.do_now(retry(held[1].id));
+    assert_eq!(claimed(first.finish().expect("a job became ready"))[0].id, held[1].id);
+    assert!(!second.is_answered());
+    world.do_now(retry(held[0].id));
+    assert_eq!(claimed(second.finish().expect("another did"))[0].id, held[0].id);
+}
+
+#[test]
+fn a_job_that_is_in_memory_and_that_nobody_took_is_ready_in_the_store() {
+    let mut world = World::new(quick());
+    let workflow = world.workflow(3);
+    let taken = claimed(world.do_now(claim(workflow, 1)));
+    let stats = block_on(world.engine.stats()).expect("it runs");
+    assert_eq!(stats.windowed, 2);
+    let states = [1, 2, 3].map(|id| world.state(JobId(id)));
+    assert_eq!(states, [JobState::Claimed, JobState::Ready, JobState::Ready].map(Some));
+    // What was in memory goes with the process, and the next one has all of it.
+    world.close_gate();
+    let next = World::on(world.store.clone(), quick(), Arc::new(SystemClock::new()));
+    let left = claimed(next.do_now(claim(workflow, 5)));
+    assert_eq!(left.iter().map(|row| row.id.0).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(taken[0].id, JobId(1));
+}

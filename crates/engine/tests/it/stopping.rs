@@ -5,7 +5,7 @@ use forebay_domain::command::Answer;
 use forebay_domain::ids::JobId;
 use forebay_domain::port::{Reader, StoreError};
 use forebay_domain::state::JobState;
-use forebay_engine::{Ended, Error};
+use forebay_engine::{Ended, Error, Options};
 use forebay_flusher::Backoff;
 
 use crate::world::{Verdict, Waiting, World, block_on, claim, create_workflow, quick, waiting_claim};
@@ -68,7 +68,7 @@ fn a_claim_whose_caller_left_goes_back_before_it_ends() {
 #[test]
 fn a_store_that_stays_busy_is_given_up_and_what_it_did_not_take_is_counted() {
     let backoff = Backoff { first: AMPLE, longest: AMPLE };
-    let mut world = World::new(forebay_engine::Options { backoff, ..quick() });
+    let mut world = World::new(Options { backoff, ..quick() });
     world.close_gate();
     let engine = world.engine.clone();
     let first = Waiting::start(engine.call(create_workflow()));
@@ -127,4 +127,33 @@ fn a_read_of_a_busy_store_may_be_tried_again() {
     let read = world.engine.read(|_: &mut dyn Reader| Err::<(), _>(StoreError::Busy("locked".into())));
     assert_eq!(block_on(read), Err(Error::Overloaded));
     world.do_now(create_workflow());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_the_interval_of_a_partial_batch() {
+    let world = World::new(Options { flush_interval: AMPLE * 10, ..quick() });
+    // After a quiet time the first goes at once; the next would wait for the interval.
+    world.do_now(create_workflow());
+    let engine = world.engine.clone();
+    let mut second = Waiting::start(engine.call(create_workflow()));
+    while engine.counters().commands < 2 {
+        std::thread::yield_now();
+    }
+    assert!(!second.is_answered());
+    assert!(matches!(block_on(engine.stop(AMPLE)), Ended::Stopped));
+    assert_eq!(second.finish(), Ok(Answer::Created(2)));
+}
+
+#[test]
+fn an_engine_that_nobody_holds_any_more_writes_what_it_has() {
+    let World { engine, store, done, .. } = World::new(Options { flush_interval: AMPLE * 10, ..quick() });
+    engine.call_blocking(create_workflow()).expect("the first goes at once");
+    let mut gone = Waiting::start(engine.call(create_workflow()));
+    assert!(!gone.is_answered());
+    drop(gone);
+    drop(engine);
+    while done.closes.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(store.look(|db| db.workflows.len()), 2);
 }

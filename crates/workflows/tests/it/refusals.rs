@@ -290,3 +290,15 @@ async fn unknown_paths_and_methods_are_refused_with_torcs_headers() {
     assert!(version["version"].as_str().unwrap().starts_with("1.0.0"));
     world.stop().await;
 }
+
+/// torc's client sleeps half a minute on a 5xx, and asks again at once where it reads these words.
+#[tokio::test]
+async fn an_overloaded_server_says_so_as_torcs_client_needs_it() {
+    let full = forebay_engine::Options { mailbox_max: 0, ..forebay_engine::Options::process(|| Ok(())) };
+    let world = World::on(full, forebay_server::Options::loopback()).await;
+    let answered = world.send(Method::POST, "/workflows", Some(json!({"name": "w", "user": "u"}))).await;
+    assert_eq!(answered.status, 429);
+    assert_eq!(answered.json()["error"]["error"], "TooManyRequests");
+    assert!(answered.message().contains("database is locked"), "{}", answered.message());
+    world.stop().await;
+}

@@ -49,14 +49,16 @@ impl World {
     }
 
     pub async fn with(options: Options) -> World {
+        World::on(forebay_engine::Options::process(|| Ok(())), options).await
+    }
+
+    pub async fn on(engine: forebay_engine::Options, options: Options) -> World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("test.db");
         let stored = forebay_store_sqlite::Options { durability: Durability::Process, ..Default::default() };
         let store = SqliteStore::open(&path, stored).expect("a new database");
         let readers = move || SqliteReader::open(&path).map_err(|error| panic!("a reader: {error}"));
-        let engine =
-            Engine::start(store, readers, Arc::new(SystemClock::new()), forebay_engine::Options::process(|| Ok(())))
-                .expect("an engine");
+        let engine = Engine::start(store, readers, Arc::new(SystemClock::new()), engine).expect("an engine");
         let server = Server::start(options, engine.clone()).await.expect("a server");
         let client = Client::builder(TokioExecutor::new()).build_http();
         World { server, engine, client, _folder: folder }
