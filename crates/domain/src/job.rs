@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use crate::catalog::Table;
 use crate::ids::{Epoch, JobId, LaneId, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use crate::lane::OrderKey;
+use crate::port::Moment;
 use crate::state::JobState;
 
 /// Once written, opaque to the engine: what the door needs to render the job to a claimant.
@@ -38,6 +39,30 @@ impl JobRow {
     /// Its place within its lane.
     pub fn key(&self) -> OrderKey {
         OrderKey::new(self.priority, self.id)
+    }
+
+    /// When something happens to it by itself, if it is left as it is. Stored beside it, and looked
+    /// for by index.
+    pub fn timer(&self) -> Option<Timestamp> {
+        match self.state {
+            JobState::Scheduled => self.due_at,
+            JobState::Draft
+            | JobState::Blocked
+            | JobState::Ready
+            | JobState::Claimed
+            | JobState::Running
+            | JobState::Completed
+            | JobState::Failed
+            | JobState::Canceled
+            | JobState::Terminated
+            | JobState::Disabled
+            | JobState::PendingFailed => None,
+        }
+    }
+
+    /// The same, as the store's order has it.
+    pub fn moment(&self) -> Option<Moment> {
+        self.timer().map(|at| Moment { at, job: self.id })
     }
 }
 

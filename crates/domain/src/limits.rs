@@ -24,8 +24,8 @@ pub struct Limits {
     pub waiting_max: usize,
     /// Commands that wait for a read.
     pub parked_max: usize,
-    /// Jobs that wait for a moment.
-    pub timers_max: usize,
+    /// Moments at which something happens to a job that are held in memory: the soonest of them.
+    pub timers_window: usize,
     /// Bytes of all dependency graphs in memory.
     pub graph_bytes_max: usize,
     /// Jobs that one claim may take.
@@ -48,7 +48,7 @@ impl Default for Limits {
             workflows_max: 10_000,
             waiting_max: 65_536,
             parked_max: 65_536,
-            timers_max: 1_000_000,
+            timers_window: 65_536,
             graph_bytes_max: 256 << 20,
             claim_max: 100_000,
             id_block: 0,

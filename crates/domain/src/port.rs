@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::batch::{Batch, LaneRow, Outcomes, Sequence, WorkflowRow};
 use crate::catalog::{Paging, Query, Row, Table};
 use crate::claim::Needs;
-use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, WorkflowId};
+use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload, RelationKind};
 use crate::lane::OrderKey;
 use crate::state::{JobState, STATES};
@@ -62,8 +62,13 @@ pub struct Recovered {
     pub epoch: Epoch,
     /// High-water marks; 1 for a sequence that is not listed.
     pub sequences: Vec<(Sequence, i64)>,
-    /// Every scheduled job, soonest first.
-    pub scheduled: Vec<JobRow>,
+}
+
+/// When something happens to a job by itself, and to which one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Moment {
+    pub at: Timestamp,
+    pub job: JobId,
 }
 
 /// What the machine asks of a reader. Each is answered from one snapshot.
@@ -71,6 +76,8 @@ pub struct Recovered {
 pub enum Read {
     /// Ready jobs of a lane strictly after a key, in the lane's order.
     Page { lane: LaneId, after: Option<OrderKey>, limit: u32, payload_max: u32 },
+    /// The moments at which something happens to jobs by itself, strictly after one, soonest first.
+    Due { after: Option<Moment>, limit: u32 },
     /// A workflow's hot row, its requirements and its lanes.
     Workflow(WorkflowId),
     /// All jobs of a workflow in the order of their ids, and all edges between them.
@@ -87,6 +94,8 @@ pub enum Rows {
     /// `payload` is absent where it is larger than was asked for. Fewer rows than the limit: there
     /// are no more.
     Page(Vec<(JobRow, Option<Payload>)>),
+    /// Fewer than the limit: there are no more.
+    Due(Vec<Moment>),
     Workflow(Option<Box<WorkflowRows>>),
     Graph(Box<GraphRows>),
     Jobs(Vec<JobRow>),

@@ -125,7 +125,7 @@ impl Clients {
                 scheduler: (plan.schedulers && random.chance(1, 2)).then(|| SchedulerId(random.between(1, 2))),
                 priority: if random.chance(1, 80) { -1 } else { random.between(0, 3) },
                 cancel_on_failure: random.chance(2, 3),
-                not_before: (plan.delays && random.chance(1, 4)).then(|| now.after(random.between(-20, 300))),
+                not_before: (random.below(100) < plan.delays).then(|| now.after(random.between(-20, 300))),
                 depends_on: depends_on.into(),
                 relations: relations.into(),
             }
@@ -254,7 +254,7 @@ impl Clients {
     fn retry(&mut self, place: usize, plan: &Plan, random: &mut Random) -> Command {
         let of_late = self.let_go.back().or(self.held.first()).map(|holding| holding.row.id);
         let job = of_late.filter(|_| random.chance(2, 3)).unwrap_or_else(|| self.any_job(place, random));
-        let delay_ms = if plan.delays && random.chance(1, 2) { random.between(1, 300) } else { 0 };
+        let delay_ms = if random.below(100) < plan.delays { random.between(1, 300) } else { 0 };
         Command::Retry { job, run: self.run(place, random), attempts_max: random.between(1, 5), delay_ms }
     }
 

@@ -15,6 +15,8 @@ pub enum Sabotage {
     LostEdge,
     /// The machine forgets changes once they are committed, though older pages are on their way.
     NoRecent,
+    /// The machine forgets timers that its window has no room for before a page can show them.
+    LostTimers,
 }
 
 /// How histories are made; each is drawn from these and its seed.
@@ -58,7 +60,8 @@ pub(crate) struct Plan {
     pub wild_files: bool,
     pub labels: bool,
     pub schedulers: bool,
-    pub delays: bool,
+    /// Of 100 jobs and retries, so many wait for a moment.
+    pub delays: usize,
     /// Of 100 jobs, so many fail.
     pub failures: usize,
     /// The relative pace of what happens beside commands.
@@ -100,7 +103,7 @@ impl Plan {
             workflows_max: small(random, 1, 4),
             waiting_max: if tight { small(random, 1, 3) } else { 1000 },
             parked_max: if tight { small(random, 2, 6) } else { 1000 },
-            timers_max: if tight { small(random, 1, 4) } else { 1000 },
+            timers_window: small(random, 1, 8),
             graph_bytes_max: if random.chance(1, 3) { small(random, 300, 3000) } else { 1 << 20 },
             claim_max: if random.chance(1, 4) { 2 } else { 1000 },
             id_block: random.between(0, 20),
@@ -122,7 +125,7 @@ impl Plan {
             wild_files: mode > 1 && random.chance(1, 2),
             labels: random.chance(1, 2),
             schedulers: random.chance(1, 2),
-            delays: random.chance(1, 3),
+            delays: [0, 0, 25, 80][random.below(4)],
             failures: small(random, 0, 30),
             pace: Pace::draw(random),
             jobs_per_batch: small(random, 1, 16),
@@ -144,7 +147,7 @@ impl Plan {
             edges: false,
             files: false,
             wild_files: false,
-            delays: false,
+            delays: 0,
             jobs_per_batch: 16,
             pace: Pace { leave: 0, busy: 0, lost: 0, ..self.pace },
             ..self

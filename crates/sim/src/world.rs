@@ -10,7 +10,7 @@ use forebay_domain::ids::{Lsn, Ticket, Timestamp, WorkflowId};
 use forebay_domain::job::Outcome;
 use forebay_domain::lane::LabelSet;
 use forebay_domain::limits::Limits;
-use forebay_domain::machine::{Machine, ReadId, ReadRequest};
+use forebay_domain::machine::{Broken, Machine, ReadId, ReadRequest};
 use forebay_domain::port::{Reader, Recovered, Rows, Store, StoreError};
 use forebay_domain::state::JobState;
 
@@ -419,6 +419,11 @@ impl World {
         self.note(|| "the clock goes on".to_owned());
         self.machine.tick(self.now);
         self.collect()?;
+        // A call sees to so many timers only.
+        while self.machine.next_deadline().is_some_and(|due| due <= self.now) {
+            self.machine.tick(self.now);
+            self.collect()?;
+        }
         if self.summary.steps.is_multiple_of(3)
             && let Some(oracle) = &self.oracle
             && self.machine.stats().reads == 0
@@ -485,6 +490,7 @@ impl World {
         let bounds = [
             ("window_max", stats.window_longest, limits.window_max),
             ("waiting_max", stats.waiting, limits.waiting_max),
+            ("timers_window", stats.timers, limits.timers_window),
         ];
         match bounds.iter().find(|(_, is, max)| is > max) {
             Some((name, is, max)) => Err(format!("{name}: {is} of {max}")),
@@ -641,8 +647,10 @@ impl World {
 fn machine(limits: &Limits, recovered: Recovered, options: &Options) -> Machine {
     let mut machine = Machine::new(limits.clone(), recovered);
     machine.trace();
-    if options.sabotage == Some(Sabotage::NoRecent) {
-        machine.forget_at_once();
+    match options.sabotage {
+        Some(Sabotage::NoRecent) => machine.break_rule(Broken::ForgetsAtOnce),
+        Some(Sabotage::LostTimers) => machine.break_rule(Broken::LosesTimers),
+        Some(Sabotage::AnswerBeforeCommit | Sabotage::NoFence | Sabotage::LostEdge) | None => {}
     }
     machine
 }

@@ -105,8 +105,9 @@ fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
         statement.raw_bind_parameter(9, row.started_at.map(|at| at.0))?;
         statement.raw_bind_parameter(10, row.due_at.map(|at| at.0))?;
         statement.raw_bind_parameter(11, row.result.map(|result| result.0))?;
+        statement.raw_bind_parameter(12, row.timer().map(|at| at.0))?;
         if *is_new {
-            statement.raw_bind_parameter(12, row.workflow.0)?;
+            statement.raw_bind_parameter(13, row.workflow.0)?;
         }
         if statement.raw_execute()? != 1 {
             return Err(no_such_job(row.id));

@@ -6,10 +6,12 @@ use std::time::Duration;
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Paging, Query, Row as CatalogRow, Table};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{JobId, LaneId, Lsn, RequirementId, WorkflowId};
+use forebay_domain::ids::{JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
-use forebay_domain::port::{Dependency, GraphRows, JobQuery, JobView, Read, Reader, Rows, StoreError, WorkflowRows};
+use forebay_domain::port::{
+    Dependency, GraphRows, JobQuery, JobView, Moment, Read, Reader, Rows, StoreError, WorkflowRows,
+};
 use forebay_domain::state::STATES;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
 
@@ -120,6 +122,7 @@ impl Reader for SqliteReader {
                 Read::Page { lane, after, limit, payload_max } => {
                     Rows::Page(page(db, *lane, *after, *limit, *payload_max)?)
                 }
+                Read::Due { after, limit } => Rows::Due(moments(db, *after, *limit)?),
                 Read::Workflow(id) => Rows::Workflow(workflow_rows(db, *id)?.map(Box::new)),
                 Read::Graph(id) => Rows::Graph(Box::new(graph(db, *id)?)),
                 Read::Jobs(ids) => {
@@ -270,6 +273,22 @@ fn page(
         }
     }
     Ok(rows)
+}
+
+/// Moments after one, or from the first: the rest of its time, then the later ones.
+fn moments(db: &Connection, after: Option<Moment>, limit: u32) -> rusqlite::Result<Vec<Moment>> {
+    let read = |row: &Row| Ok(Moment { at: Timestamp(row.get(0)?), job: JobId(row.get(1)?) });
+    // Nothing is due before the beginning of time.
+    let Moment { at, job } = after.unwrap_or(Moment { at: Timestamp(i64::MIN), job: JobId(i64::MAX) });
+    let mut same = sql::DUE_SAME.on(db)?;
+    let mut found: Vec<Moment> = same.query_map([limit.into(), at.0, job.0], read)?.collect::<rusqlite::Result<_>>()?;
+    let left = i64::from(limit) - found.len() as i64;
+    if left > 0 {
+        for moment in sql::DUE_AFTER.on(db)?.query_map([left, at.0], read)? {
+            found.push(moment?);
+        }
+    }
+    Ok(found)
 }
 
 fn workflow(db: &Connection, id: WorkflowId) -> rusqlite::Result<Option<WorkflowRow>> {

@@ -66,7 +66,6 @@ statements! {
     SET_LSN = "UPDATE meta SET value = ?1 WHERE name = 'lsn'";
     NEXT_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     SEQUENCES = "SELECT name, next FROM sequence";
-    SCHEDULED = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.state = 11 AND j.state > 5");
 
     PUT_SEQUENCE = "INSERT OR REPLACE INTO sequence (name, next) VALUES (?1, ?2)";
     PUT_WORKFLOW = concat!(
@@ -80,11 +79,11 @@ statements! {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     NEW_JOB =
         "INSERT INTO job (id, lane_id, state, priority, attempt, flags, node_id, epoch, started_at, due_at, \
-         result_id, workflow_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+         result_id, timer_at, workflow_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     /// It does not name the workflow, so that the index on it is left alone.
     SET_JOB =
         "UPDATE job SET lane_id = ?2, state = ?3, priority = ?4, attempt = ?5, flags = ?6, node_id = ?7, \
-         epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11 WHERE id = ?1";
+         epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11, timer_at = ?12 WHERE id = ?1";
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
     NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";
@@ -113,6 +112,10 @@ statements! {
     PAGE_SAME = concat!(page!(), "AND j.priority = ?4 AND j.id > ?5 ORDER BY j.id LIMIT ?3");
     /// After a key, of lower priorities.
     PAGE_BELOW = concat!(page!(), "AND j.priority < ?4 ORDER BY j.priority DESC, j.id LIMIT ?3");
+    /// The rest of the time of a moment.
+    DUE_SAME = "SELECT timer_at, id FROM job WHERE timer_at = ?2 AND id > ?3 ORDER BY id LIMIT ?1";
+    /// The later ones.
+    DUE_AFTER = "SELECT timer_at, id FROM job WHERE timer_at > ?2 ORDER BY timer_at, id LIMIT ?1";
     JOB = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.id = ?1");
     PAYLOAD = "SELECT payload FROM job_detail WHERE job_id = ?1";
 
@@ -193,6 +196,17 @@ mod tests {
                     "SEARCH d USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN".to_owned()
                 ]
             );
+        }
+    }
+
+    #[test]
+    fn timers_are_read_from_their_index_alone() {
+        let db = schema::tests::migrated();
+        for (sql, step) in [
+            (DUE_SAME, "SEARCH job USING COVERING INDEX job_timer (timer_at=? AND rowid>?)"),
+            (DUE_AFTER, "SEARCH job USING COVERING INDEX job_timer (timer_at>?)"),
+        ] {
+            assert_eq!(schema::tests::plan(&db, sql.0), [step]);
         }
     }
 

@@ -146,7 +146,6 @@ impl Store for SqliteStore {
                 lsn: stored_lsn(db)?,
                 epoch: Epoch(sql::NEXT_EPOCH.on(db)?.query_one([], |row| row.get(0))?),
                 sequences: Vec::new(),
-                scheduled: sql::SCHEDULED.on(db)?.query_map([], encode::job_row)?.collect::<Result<_, _>>()?,
             };
             let known = TABLES.map(Sequence::Row).into_iter().chain([Sequence::Job, Sequence::Lane]);
             let mut sequences = sql::SEQUENCES.on(db)?;
@@ -158,7 +157,6 @@ impl Store for SqliteStore {
                 recovered.sequences.push((sequence, row.get(1)?));
             }
             recovered.sequences.sort_unstable();
-            recovered.scheduled.sort_unstable_by_key(|job| (job.due_at, job.id));
             Ok(recovered)
         })?;
         self.sync()?;

@@ -169,9 +169,7 @@ impl Machine {
             {
                 lane.leave(row.key());
             }
-            if let (JobState::Scheduled, Some(due)) = (row.state, row.due_at) {
-                self.timers.remove(&(due, row.id));
-            }
+            self.retime(Some(row), None);
             self.disown(row, JobState::Draft);
             self.remove_slot(row.id);
             self.dirty(id).row.counts[row.state as usize] -= 1;
@@ -254,12 +252,7 @@ impl Machine {
 
     /// A row of a change in bulk: written, and no longer as memory may know it.
     pub(super) fn put_in_bulk(&mut self, before: JobRow, row: JobRow) {
-        if let (JobState::Scheduled, Some(due)) = (before.state, before.due_at) {
-            self.timers.remove(&(due, row.id));
-        }
-        if let (JobState::Scheduled, Some(due)) = (row.state, row.due_at) {
-            self.timers.insert((due, row.id));
-        }
+        self.retime(Some(&before), Some(&row));
         self.disown(&before, row.state);
         self.remove_slot(row.id);
         self.open.job(row);

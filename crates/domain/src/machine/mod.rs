@@ -7,6 +7,7 @@ mod jobs;
 mod open;
 mod outcomes;
 mod reads;
+mod timers;
 mod trace;
 mod workflows;
 
@@ -31,8 +32,9 @@ use crate::window::Entered;
 
 use claims::WaitingClaim;
 use open::OpenBatch;
-use reads::Flight;
-pub use trace::Trace;
+use reads::{Flight, Purpose};
+use timers::Timers;
+pub use trace::{Broken, Trace};
 
 type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 type Set<K> = HashSet<K, FxBuildHasher>;
@@ -53,7 +55,7 @@ pub struct ReadRequest {
 #[derive(Clone, PartialEq, Debug)]
 enum Work {
     Command(Ticket, Command),
-    /// A scheduled job's moment has come.
+    /// A job's moment has come.
     Due(JobId),
     /// Jobs as they were handed out to a caller who left.
     GiveBack(Vec<JobRow>),
@@ -140,7 +142,7 @@ pub struct Machine {
     held_kept: usize,
     /// Changed or read jobs, in the order of their batches, until no read in flight is older.
     recent: VecDeque<(Lsn, JobId)>,
-    timers: BTreeSet<(Timestamp, JobId)>,
+    timers: Timers,
     deadlines: BTreeSet<(Timestamp, WorkflowId, Ticket)>,
     waiters: Map<Ticket, WorkflowId>,
     sequences: BTreeMap<Sequence, Ids>,
@@ -183,6 +185,8 @@ pub struct Stats {
     pub parked: usize,
     pub reads: usize,
     pub timers: usize,
+    /// There may be more timers in the store.
+    pub timers_behind: bool,
     pub graph_bytes: usize,
     pub backlog: usize,
 }
@@ -211,7 +215,7 @@ impl Machine {
         for (sequence, next) in recovered.sequences {
             sequences.insert(sequence, Ids { next, reserved: next });
         }
-        Machine {
+        let mut machine = Machine {
             epoch: recovered.epoch,
             workflows: Map::default(),
             deleted: BTreeMap::new(),
@@ -219,7 +223,7 @@ impl Machine {
             slots: Map::default(),
             held_kept: 0,
             recent: VecDeque::new(),
-            timers: recovered.scheduled.iter().filter_map(|row| Some((row.due_at?, row.id))).collect(),
+            timers: Timers::new(),
             deadlines: BTreeSet::new(),
             waiters: Map::default(),
             sequences,
@@ -238,7 +242,9 @@ impl Machine {
             tracer: Default::default(),
             reads: Vec::new(),
             limits,
-        }
+        };
+        machine.want_moments();
+        machine
     }
 
     /// Does what a caller asks. Its one answer comes through `answers`, now or later.
@@ -254,22 +260,16 @@ impl Machine {
         self.serve(now);
     }
 
-    /// Does what has come due: scheduled jobs, claims that have waited long enough.
+    /// Does what has come due: a page of timers at most, claims that have waited long enough.
     pub fn tick(&mut self, now: Timestamp) {
-        while let Some(&(due, job)) = self.timers.first() {
-            if due > now {
-                break;
-            }
-            self.timers.pop_first();
-            self.run(now, Work::Due(job));
-        }
+        self.fire(now);
         self.serve(now);
         self.expire_waiting(now);
     }
 
     /// When `tick` has something to do next.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        let timer = self.timers.first().map(|timer| timer.0);
+        let timer = self.next_moment().map(|moment| moment.at);
         let waiting = self.deadlines.first().map(|deadline| deadline.0);
         match (timer, waiting) {
             (Some(timer), Some(waiting)) => Some(timer.min(waiting)),
@@ -338,6 +338,7 @@ impl Machine {
             parked: self.parked,
             reads: self.flights.len(),
             timers: self.timers.len(),
+            timers_behind: self.timers.is_behind(),
             graph_bytes: self.workflows.values().filter_map(|w| w.graph.as_ref()).map(Graph::bytes).sum(),
             backlog: self.open.len(),
         }
@@ -366,6 +367,7 @@ impl Machine {
     fn conclude(&mut self, step: Step, work: Work) {
         match step {
             Ok(None) => {
+                self.timers.is_done(&work);
                 if let Work::Command(ticket, _) = work {
                     self.tracer.note(Trace::Done(ticket));
                 }
@@ -387,6 +389,7 @@ impl Machine {
     }
 
     fn answer(&mut self, work: &Work, answer: Answer) {
+        self.timers.is_done(work);
         if let Work::Command(ticket, _) = work {
             self.tracer.note(Trace::Done(*ticket));
             let beside = self.beside.remove(ticket);
@@ -516,16 +519,7 @@ impl Machine {
                 lane.leave(before.key());
             }
         }
-        if before.state == JobState::Scheduled
-            && let Some(due) = before.due_at
-        {
-            self.timers.remove(&(due, row.id));
-        }
-        if row.state == JobState::Scheduled
-            && let Some(due) = row.due_at
-        {
-            self.timers.insert((due, row.id));
-        }
+        self.retime(Some(&before), Some(&row));
         self.open.job(row);
         let workflow = self.dirty(row.workflow);
         workflow.row.counts[before.state as usize] -= 1;

@@ -218,9 +218,6 @@ impl Machine {
         if row.attempt >= attempts_max {
             return Err(Rejection::NoAttemptLeft { job, attempt: row.attempt, attempts_max }.into());
         }
-        if delay_ms > 0 && self.timers.len() >= self.limits.timers_max {
-            return Err(Rejection::Limit { option: "timers_max", max: self.limits.timers_max as u64 }.into());
-        }
         let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
         let again = self.again(row, event, due_at)?;
         Ok(Some(Answer::Job(again)))
@@ -284,20 +281,6 @@ impl Machine {
             (false, false) | (true, true) => {}
         }
         Ok(Some(Answer::Job(changed)))
-    }
-
-    /// A scheduled job's moment has come.
-    pub(super) fn due(&mut self, now: Timestamp, job: JobId) -> Step {
-        match self.resident_job(job) {
-            Ok(row) if row.state == JobState::Scheduled && row.due_at.is_some_and(|due| due <= now) => {
-                self.transition(job, Event::Free, |row| row.due_at = None)?;
-                self.tracer.note(Trace::Due(job));
-                Ok(None)
-            }
-            // It was canceled, or put off, since.
-            Ok(_) | Err(Stop::Rejected(_)) => Ok(None),
-            Err(stop) => Err(stop),
-        }
     }
 
     fn check_run(&self, workflow: WorkflowId, given: i64) -> Result<(), Rejection> {

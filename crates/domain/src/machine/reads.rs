@@ -4,7 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
+use super::{Broken, Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
 use crate::command::{Answer, Claimed, Rejection};
 use crate::graph::Graph;
 use crate::ids::{JobId, LaneId, Lsn, Ticket, Timestamp, WorkflowId};
@@ -24,9 +24,12 @@ pub(super) struct Flight {
 }
 
 #[derive(Debug)]
-enum Purpose {
+pub(super) enum Purpose {
     Page {
         lane: LaneId,
+        epoch: u32,
+    },
+    Due {
         epoch: u32,
     },
     Workflow {
@@ -60,6 +63,7 @@ impl Machine {
         let Some(flight) = self.flights.remove(&id) else { return };
         match (flight.purpose, rows) {
             (Purpose::Page { lane, epoch }, Rows::Page(rows)) => self.apply_page(lane, epoch, &flight.what, lsn, rows),
+            (Purpose::Due { epoch }, Rows::Due(moments)) => self.apply_due(epoch, &flight.what, lsn, &moments),
             (Purpose::Workflow { id, works }, Rows::Workflow(rows)) => {
                 self.workflow_reads.remove(&id);
                 self.parked -= works.len();
@@ -76,7 +80,10 @@ impl Machine {
                 self.apply_payloads(ticket, answer, stamp, &flight.what, rows);
             }
             // A reader that answers something else than it was asked has no answer for us.
-            (_, Rows::Page(_) | Rows::Workflow(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Payloads(_)) => {
+            (
+                _,
+                Rows::Page(_) | Rows::Due(_) | Rows::Workflow(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Payloads(_),
+            ) => {
                 unreachable!("a reader answers each read with the rows of its kind")
             }
         }
@@ -86,7 +93,7 @@ impl Machine {
 
     /// No read in flight was asked for before this batch was committed, and it is.
     pub(super) fn floor(&self) -> Lsn {
-        if self.tracer.forgets() {
+        if self.tracer.breaks(Broken::ForgetsAtOnce) {
             return self.committed;
         }
         self.flights.values().next().map_or(self.committed, |oldest| oldest.asked_at.min(self.committed))
@@ -96,6 +103,7 @@ impl Machine {
     pub(super) fn forget_old(&mut self) {
         let floor = self.floor();
         self.deleted.retain(|_, deleted| *deleted > floor);
+        self.timers.forget_old(floor);
         while let Some(&(lsn, id)) = self.recent.front() {
             if lsn > floor {
                 break;
@@ -118,7 +126,7 @@ impl Machine {
             }
             self.slots.remove(&id);
         }
-        if self.recent.len() > self.limits.recent_max
+        if self.recent.len() + self.timers.recent_len() > self.limits.recent_max
             && let Some((_, oldest)) = self.flights.pop_first()
         {
             self.ask_again(oldest);
@@ -136,12 +144,15 @@ impl Machine {
                     self.job_reads.extend(jobs.iter().map(|job| (*job, id)));
                 }
             }
-            Purpose::Page { .. } | Purpose::Graph { .. } | Purpose::Prerequisites { .. } | Purpose::Payloads { .. } => {
-            }
+            Purpose::Page { .. }
+            | Purpose::Due { .. }
+            | Purpose::Graph { .. }
+            | Purpose::Prerequisites { .. }
+            | Purpose::Payloads { .. } => {}
         }
     }
 
-    fn ask(&mut self, after: Lsn, what: Read, purpose: Purpose) -> ReadId {
+    pub(super) fn ask(&mut self, after: Lsn, what: Read, purpose: Purpose) -> ReadId {
         let id = ReadId(self.next_read);
         self.next_read += 1;
         self.reads.push(ReadRequest { id, after, what: what.clone() });
@@ -194,6 +205,7 @@ impl Machine {
 
     fn park_for_jobs(&mut self, after: Lsn, mut jobs: Vec<JobId>, work: Work) {
         self.parked += 1;
+        self.timers.reads(&work);
         jobs.sort_unstable();
         jobs.dedup();
         if let [job] = jobs[..]
@@ -205,6 +217,16 @@ impl Machine {
             return;
         }
         let id = self.ask(after, Read::Jobs(jobs.clone()), Purpose::Jobs { works: alloc::vec![work] });
+        self.job_reads.extend(jobs.into_iter().map(|job| (job, id)));
+    }
+
+    /// Reads these jobs, whichever workflow they are of, for these works.
+    pub(super) fn load_for(&mut self, jobs: Vec<JobId>, works: Vec<Work>) {
+        self.parked += works.len();
+        for work in &works {
+            self.timers.reads(work);
+        }
+        let id = self.ask(self.open.stamp(), Read::Jobs(jobs.clone()), Purpose::Jobs { works });
         self.job_reads.extend(jobs.into_iter().map(|job| (job, id)));
     }
 
@@ -325,6 +347,9 @@ impl Machine {
             return;
         }
         self.parked -= works.len();
+        for work in &works {
+            self.timers.has_read(work);
+        }
         let found: super::Set<JobId> = rows.iter().map(|row| row.id).collect();
         self.absent.extend(jobs.into_iter().filter(|job| !found.contains(job)));
         for row in rows {
@@ -415,7 +440,8 @@ impl Machine {
         let lanes = &self.lanes;
         self.flights.retain(|_, flight| match &flight.purpose {
             Purpose::Page { lane, .. } => lanes.contains_key(lane),
-            Purpose::Workflow { .. }
+            Purpose::Due { .. }
+            | Purpose::Workflow { .. }
             | Purpose::Graph { .. }
             | Purpose::Jobs { .. }
             | Purpose::Prerequisites { .. }

@@ -22,13 +22,22 @@ pub enum Trace {
     Looked(JobId, bool),
 }
 
+/// A rule that a machine can be made to break, so that an auditor may notice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    /// It forgets changes as soon as they are committed, though older reads are in flight.
+    ForgetsAtOnce,
+    /// It forgets timers that have no room in the window and of which a page in flight does not know.
+    LosesTimers,
+}
+
 /// Where it is written down, once it is switched on.
 #[derive(Debug, Default)]
 pub(super) struct Tracer {
     #[cfg(feature = "trace")]
     steps: Option<alloc::vec::Vec<Trace>>,
     #[cfg(feature = "trace")]
-    forgets: bool,
+    broken: Option<Broken>,
 }
 
 impl Tracer {
@@ -43,15 +52,15 @@ impl Tracer {
     #[inline(always)]
     pub fn note(&mut self, _: Trace) {}
 
-    /// Whether it was broken on purpose.
+    /// Whether this was broken on purpose.
     #[cfg(feature = "trace")]
-    pub fn forgets(&self) -> bool {
-        self.forgets
+    pub fn breaks(&self, rule: Broken) -> bool {
+        self.broken == Some(rule)
     }
 
     #[cfg(not(feature = "trace"))]
     #[inline(always)]
-    pub fn forgets(&self) -> bool {
+    pub fn breaks(&self, _: Broken) -> bool {
         false
     }
 }
@@ -63,9 +72,8 @@ impl super::Machine {
         core::mem::take(self.tracer.steps.get_or_insert_default())
     }
 
-    /// Breaks the machine: from now on it forgets changes as soon as they are committed, though older
-    /// reads are in flight. An auditor must notice.
-    pub fn forget_at_once(&mut self) {
-        self.tracer.forgets = true;
+    /// From now on it breaks a rule.
+    pub fn break_rule(&mut self, rule: Broken) {
+        self.tracer.broken = Some(rule);
     }
 }

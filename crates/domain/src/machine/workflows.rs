@@ -178,11 +178,6 @@ impl Machine {
         if let Some(circle) = graph.circle() {
             return Err(Rejection::Cycle(circle).into());
         }
-        let delayed = rows.jobs.iter().filter(|row| row.due_at.is_some_and(|due| due > now)).count();
-        if self.timers.len() + delayed > self.limits.timers_max {
-            let max = self.limits.timers_max as u64;
-            return Err(Rejection::Limit { option: "timers_max", max }.into());
-        }
         for (job, prerequisite) in &implied {
             self.open.edge(*job, *prerequisite);
         }

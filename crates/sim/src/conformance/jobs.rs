@@ -19,7 +19,7 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("a new store is empty and its first epoch is 1", a_new_store_is_empty),
         ("each recovery makes a new epoch durable", each_recovery_makes_a_new_epoch),
         ("sequences are kept at their last mark", sequences_are_kept),
-        ("scheduled jobs are recovered, soonest first", scheduled_jobs_are_recovered),
+        ("timers are read by pages, soonest first, as their jobs are now", timers_are_read),
         ("the same batch again changes nothing and answers as it did", the_same_batch_again),
         ("an older batch again changes nothing", an_older_batch_again),
         ("every field of a hot row is read back as it was written", every_field_is_read_back),
@@ -42,7 +42,8 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
 fn a_new_store_is_empty<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let recovered = bench.store.recover().expect("recovers");
     assert_eq!((recovered.lsn, recovered.epoch), (Lsn(0), Epoch(1)));
-    assert_eq!((recovered.sequences, recovered.scheduled), (vec![], vec![]));
+    assert_eq!(recovered.sequences, []);
+    assert_eq!(bench.read(Read::Due { after: None, limit: 10 }), Rows::Due(vec![]));
     assert_eq!(bench.read(Read::Workflow(W)), Rows::Workflow(None));
     assert_eq!(bench.page(LANE, None, 10), NONE);
     assert_eq!(bench.reader.workflow(W).expect("reads"), None);
@@ -70,14 +71,33 @@ fn sequences_are_kept<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(kept, expected);
 }
 
-fn scheduled_jobs_are_recovered<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+fn timers_are_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    let due = |bench: &mut Bench<S, R>, after: Option<&JobRow>, limit| match bench
+        .read(Read::Due { after: after.and_then(JobRow::moment), limit })
+    {
+        Rows::Due(moments) => moments,
+        other => panic!("moments were asked for: {other:?}"),
+    };
+    let moments = |rows: &[&JobRow]| rows.iter().filter_map(|row| row.moment()).collect::<Vec<_>>();
     bench.commit(ground());
-    let scheduled = |id, due| JobRow { state: JobState::Scheduled, due_at: Some(Timestamp(due)), ..job_row(id, 0) };
-    let rows = [scheduled(1, 300), scheduled(2, 100), job_row(3, 0), scheduled(4, 200)];
+    assert_eq!(due(bench, None, 10), []);
+    let scheduled = |id, at| JobRow { state: JobState::Scheduled, due_at: Some(Timestamp(at)), ..job_row(id, 0) };
+    let draft = JobRow { state: JobState::Draft, ..scheduled(6, 50) };
+    let rows = [scheduled(1, 300), scheduled(2, 100), job_row(3, 0), scheduled(4, 200), scheduled(5, 100), draft];
     bench.commit(create(rows));
-    assert_eq!(bench.store.recover().expect("recovers").scheduled, [rows[1], rows[3], rows[0]]);
-    bench.commit(change([JobRow { state: JobState::Ready, ..rows[3] }]));
-    assert_eq!(bench.store.recover().expect("recovers").scheduled, [rows[1], rows[0]]);
+    let [a, b, _, d, e, _] = &rows;
+    assert_eq!(due(bench, None, 10), moments(&[b, e, d, a]));
+    assert_eq!(due(bench, None, 2), moments(&[b, e]));
+    assert_eq!(due(bench, Some(b), 10), moments(&[e, d, a]));
+    assert_eq!(due(bench, Some(e), 1), moments(&[d]));
+    assert_eq!(due(bench, Some(a), 10), []);
+    let later = JobRow { due_at: Some(Timestamp(400)), ..*b };
+    bench.commit(change([later, JobRow { state: JobState::Ready, ..*d }, JobRow { state: JobState::Canceled, ..*e }]));
+    assert_eq!(due(bench, None, 10), moments(&[a, &later]));
+    bench.commit(Batch { jobs_deleted: vec![a.id], ..Batch::default() });
+    assert_eq!(due(bench, None, 10), moments(&[&later]));
+    bench.commit(Batch { workflows_deleted: vec![W], ..Batch::default() });
+    assert_eq!(due(bench, None, 10), []);
 }
 
 fn the_same_batch_again<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

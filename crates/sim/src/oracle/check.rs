@@ -126,7 +126,7 @@ impl Oracle {
     /// A refusal for a bound is right only where the bound can be reached.
     pub(super) fn may_refuse(&self, option: &str, ticket: Ticket) -> Result<(), Wrong> {
         match option {
-            "lanes_max" | "waiting_max" | "parked_max" | "timers_max" | "graph_bytes_max" => Ok(()),
+            "lanes_max" | "waiting_max" | "parked_max" | "graph_bytes_max" => Ok(()),
             other => Err(format!("{ticket:?} was refused for {other:?}, which is no option")),
         }
     }

@@ -9,7 +9,7 @@ use forebay_domain::claim::Needs;
 use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
-use forebay_domain::port::{GraphRows, Read, Recovered, Rows, WorkflowRows};
+use forebay_domain::port::{GraphRows, Moment, Read, Recovered, Rows, WorkflowRows};
 use forebay_domain::state::JobState;
 
 /// All that is committed.
@@ -32,6 +32,8 @@ pub struct Db {
     last_outcomes: Outcomes,
     /// Kept beside `jobs`: the ready ones of each lane in its order.
     ready: BTreeMap<LaneId, BTreeSet<OrderKey>>,
+    /// Kept beside `jobs`: their timers, soonest first.
+    moments: BTreeSet<Moment>,
     /// Kept beside `jobs`.
     of_workflow: BTreeMap<WorkflowId, BTreeSet<JobId>>,
 }
@@ -39,14 +41,10 @@ pub struct Db {
 impl Db {
     pub fn recover(&mut self) -> Recovered {
         self.epoch.0 += 1;
-        let mut scheduled: Vec<JobRow> =
-            self.jobs.values().filter(|row| row.state == JobState::Scheduled).copied().collect();
-        scheduled.sort_by_key(|row| (row.due_at, row.id));
         Recovered {
             lsn: self.lsn,
             epoch: self.epoch,
             sequences: self.sequences.iter().map(|(&sequence, &next)| (sequence, next)).collect(),
-            scheduled,
         }
     }
 
@@ -151,6 +149,7 @@ impl Db {
         if row.state == JobState::Ready {
             self.ready.entry(row.lane).or_default().insert(row.key());
         }
+        self.moments.extend(row.moment());
         self.of_workflow.entry(row.workflow).or_default().insert(row.id);
         self.jobs.insert(row.id, row);
     }
@@ -159,6 +158,9 @@ impl Db {
         let Some(old) = self.jobs.remove(&id) else { return };
         if let Some(ready) = self.ready.get_mut(&old.lane) {
             ready.remove(&old.key());
+        }
+        if let Some(moment) = old.moment() {
+            self.moments.remove(&moment);
         }
         if let Some(jobs) = self.of_workflow.get_mut(&old.workflow) {
             jobs.remove(&id);
@@ -243,6 +245,10 @@ impl Db {
         let rows = match what {
             Read::Page { lane, after, limit, payload_max } => {
                 Rows::Page(self.page(*lane, *after, *limit as usize, *payload_max as usize))
+            }
+            Read::Due { after, limit } => {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                Rows::Due(self.moments.range((from, Bound::Unbounded)).take(*limit as usize).copied().collect())
             }
             Read::Workflow(id) => Rows::Workflow(self.workflow_rows(*id).map(Box::new)),
             Read::Graph(id) => Rows::Graph(Box::new(self.graph(*id))),

@@ -36,9 +36,17 @@ fn the_same_seed_gives_the_same_history() {
 
 /// What the auditor says of the first history of these in which it notices something.
 fn notices(sabotage: Sabotage, seeds: u64) -> String {
-    let options = Options { oracle: false, sabotage: Some(sabotage), ..Options::default() };
-    let failure = (0..seeds).find_map(|seed| play(seed, &options).err());
-    failure.unwrap_or_else(|| panic!("{sabotage:?} goes unnoticed in {seeds} histories")).what
+    first_wrong(&Options { oracle: false, sabotage: Some(sabotage), ..Options::default() }, seeds)
+}
+
+/// What the oracle, or the auditor, says of the first history of these that goes wrong.
+fn differs(sabotage: Sabotage, seeds: u64) -> String {
+    first_wrong(&Options { sabotage: Some(sabotage), ..Options::default() }, seeds)
+}
+
+fn first_wrong(options: &Options, seeds: u64) -> String {
+    let failure = (0..seeds).find_map(|seed| play(seed, options).err());
+    failure.unwrap_or_else(|| panic!("{:?} goes unnoticed in {seeds} histories", options.sabotage)).what
 }
 
 #[test]
@@ -63,4 +71,10 @@ fn a_lost_edge_is_noticed() {
 fn a_page_that_knows_nothing_of_recent_changes_is_noticed() {
     let what = notices(Sabotage::NoRecent, 60);
     assert!(what.contains("handed out") || what.contains("counts otherwise"), "{what}");
+}
+
+#[test]
+fn a_timer_that_is_lost_behind_the_window_is_noticed() {
+    let what = differs(Sabotage::LostTimers, 200);
+    assert!(what.contains("is due at") || what.contains("nothing more goes on"), "{what}");
 }

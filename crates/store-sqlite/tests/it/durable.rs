@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 
 use forebay_domain::batch::{Batch, JobWrite, Sequence};
 use forebay_domain::catalog::{Statement, StatementOutcome, Table};
-use forebay_domain::ids::{JobId, Lsn, Timestamp};
-use forebay_domain::job::JobRow;
+use forebay_domain::ids::{JobId, Lsn};
 use forebay_domain::port::{Read, Reader, Store, StoreError};
-use forebay_domain::state::JobState;
 use forebay_store_sqlite::{Durability, Options, SqliteStore};
 use rusqlite::Connection;
 
@@ -120,20 +118,6 @@ fn a_batch_that_cannot_be_is_refused_whole() {
         assert!(store.reader().unwrap().job(JobId(5)).unwrap().is_none());
     }
     store.commit(&jobs(2, 5..=9)).unwrap();
-}
-
-#[test]
-fn scheduled_jobs_are_recovered_soonest_first() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.db");
-    let mut store = SqliteStore::open(&path, Options::default()).unwrap();
-    store.commit(&everything(1)).unwrap();
-    let due = |id, at| JobRow { state: JobState::Scheduled, due_at: Some(Timestamp(at)), ..job(id) };
-    let rows = [due(1, 300), due(2, 100), due(4, 300)];
-    store
-        .commit(&Batch { lsn: Lsn(2), jobs: rows.map(|row| JobWrite { row, new: false }).to_vec(), ..Batch::default() })
-        .unwrap();
-    assert_eq!(store.recover().unwrap().scheduled, [rows[1], rows[0], rows[2]]);
 }
 
 #[test]

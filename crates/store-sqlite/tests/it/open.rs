@@ -3,13 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use forebay_domain::batch::{Batch, JobWrite};
 use forebay_domain::catalog::{Paging, Query, TABLES, Table};
-use forebay_domain::ids::JobId;
-use forebay_domain::port::{Reader, Store};
+use forebay_domain::ids::{JobId, Lsn, Timestamp};
+use forebay_domain::job::JobRow;
+use forebay_domain::port::{Read, Reader, Rows, Store};
+use forebay_domain::state::JobState;
 use forebay_store_sqlite::{OpenError, Options, SCHEMA_VERSION, SqliteReader, SqliteStore};
 use rusqlite::Connection;
 
-use crate::fill::{W, everything, jobs, row};
+use crate::fill::{W, everything, job, jobs, row};
 
 fn open(path: &Path) -> SqliteStore {
     SqliteStore::open(path, Options::default()).unwrap()
@@ -150,6 +153,22 @@ fn a_filled_database_is_migrated_both_ways() {
     assert_eq!(store.recover().unwrap().epoch.0, 1, "nothing was left");
     store.commit(&everything(1)).unwrap();
     assert_eq!(TABLES.map(|table| count(&mut store.reader().unwrap(), table)), [1; TABLES.len()]);
+}
+
+#[test]
+fn timers_of_an_older_database_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let mut store = open(&path);
+    store.commit(&everything(1)).unwrap();
+    let scheduled = |id, at| JobRow { state: JobState::Scheduled, due_at: Some(Timestamp(at)), ..job(id) };
+    let rows = [scheduled(1, 300), scheduled(2, 100), JobRow { due_at: Some(Timestamp(200)), ..job(4) }];
+    let jobs = rows.map(|row| JobWrite { row, new: false }).to_vec();
+    store.commit(&Batch { lsn: Lsn(2), jobs, ..Batch::default() }).unwrap();
+    drop(store);
+    SqliteStore::migrate(&path, 3).unwrap();
+    let (_, found) = open(&path).reader().unwrap().read(&Read::Due { after: None, limit: 10 }).unwrap();
+    assert_eq!(found, Rows::Due(vec![rows[1].moment().unwrap(), rows[0].moment().unwrap()]));
 }
 
 #[test]

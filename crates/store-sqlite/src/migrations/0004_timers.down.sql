@@ -1,0 +1,2 @@
+DROP INDEX job_timer;
+ALTER TABLE job DROP COLUMN timer_at;
