@@ -64,6 +64,13 @@ pub fn run(kills: u32, seed: u64, profile: Profile) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The other way to die, on a disk that remembers each write: played by the store's own harness.
+pub fn power_cuts(cuts: u32, seed: u64) -> anyhow::Result<()> {
+    let (cuts, seed) = (cuts.to_string(), seed.to_string());
+    let cargo = ["run", "--profile", "sim", "--locked", "-p", "forebay-store-sqlite", "--example", "power_cuts", "--"];
+    crate::ci::sh("cargo", &[&cargo[..], &["--cuts", &cuts, "--seed", &seed]].concat())
+}
+
 /// A small generator: the moments are to differ, and to come again with the seed.
 struct Moments(u64);
 

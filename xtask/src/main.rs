@@ -37,6 +37,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The power of a disk is cut at recorded syncs, what it had not synced is dropped, reordered or
+    /// torn, and what is left is audited.
+    PowerCuts {
+        /// How many in each durability mode.
+        #[arg(long, default_value_t = 1000)]
+        cuts: u32,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Measures; see `cargo xtask bench --help`.
     Bench {
         #[command(subcommand)]
@@ -52,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => ci::run(),
         Command::Sim { seeds } => sim::run(&seeds),
         Command::Crash { kills, seed } => crash::run(kills, seed, server::Profile::Release),
+        Command::PowerCuts { cuts, seed } => crash::power_cuts(cuts, seed),
         Command::Bench { what } => bench::run(what),
         Command::Echo => bench::echo::serve(),
     }

@@ -13,6 +13,7 @@ mod reader;
 mod schema;
 mod sql;
 mod store;
+pub mod tend;
 
 use std::time::Duration;
 

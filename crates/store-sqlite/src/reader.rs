@@ -97,6 +97,10 @@ impl SqliteReader {
         Ok(SqliteReader { db, place: place.clone() })
     }
 
+    pub(crate) fn into_connection(self) -> Connection {
+        self.db
+    }
+
     /// Several statements, one snapshot.
     fn snapshot<T>(&mut self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let db = &self.db;

@@ -51,6 +51,9 @@ macro_rules! page {
 pub(crate) const JOB_VIEW: &str =
     concat!("SELECT ", job_columns!(), ", d.name, d.payload FROM job j JOIN job_detail d ON d.job_id = j.id");
 
+/// All of them: only to look through a whole database.
+pub(crate) const WORKFLOWS: &str = concat!("SELECT ", workflow_columns!(), " FROM workflow_state");
+
 statements! {
     BEGIN_READ = "BEGIN DEFERRED";
     BEGIN_WRITE = "BEGIN IMMEDIATE";

@@ -4,3 +4,6 @@ mod conformance;
 mod durable;
 mod fill;
 mod open;
+mod power;
+#[path = "../power_cuts/mod.rs"]
+mod power_cuts;

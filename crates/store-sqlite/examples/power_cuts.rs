@@ -1,0 +1,49 @@
+//! Many power cuts, in both modes.
+//!
+//!     cargo run --profile sim -p forebay-store-sqlite --example power_cuts -- [--cuts N] [--seed N]
+
+#[path = "../tests/power_cuts/mod.rs"]
+mod power_cuts;
+
+use std::process::ExitCode;
+
+use forebay_store_sqlite::Durability;
+use power_cuts::{Found, Modes, cut_power};
+
+/// Cuts of one history, and what each client does in it.
+const CUTS: usize = 100;
+const ROUNDS: usize = 40;
+
+fn main() -> ExitCode {
+    let (mut cuts, mut seed) = (1_000_usize, 1_usize);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = args.next().and_then(|value| value.parse().ok()).expect("a number follows the option");
+        match arg.as_str() {
+            "--cuts" => cuts = value,
+            "--seed" => seed = value,
+            _ => panic!("no such option: {arg}"),
+        }
+    }
+    let mut faults = 0;
+    for mode in [Durability::Power, Durability::Process] {
+        let mut all = Found::default();
+        for history in 0..cuts.div_ceil(CUTS) {
+            let left = cuts - history * CUTS;
+            all.add(cut_power(Modes::both(mode), (seed + history) as u64, ROUNDS, left.min(CUTS)));
+        }
+        for fault in all.faults.iter().take(20) {
+            println!("{fault}");
+        }
+        println!(
+            "power cuts, {mode:?}: {} at {} syncs, {} answers held, at most {:?} unsynced, {} faults",
+            all.cuts,
+            all.syncs,
+            all.answers,
+            all.unsynced,
+            all.faults.len()
+        );
+        faults += all.faults.len();
+    }
+    if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

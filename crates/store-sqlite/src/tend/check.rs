@@ -1,0 +1,199 @@
+//! Whether a database holds together: its pages, and what its rows say of each other.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use forebay_domain::batch::Sequence;
+use forebay_domain::catalog::TABLES;
+use forebay_domain::state::{JobState, STATES};
+use rusqlite::Connection;
+
+use super::{TendError, reading};
+
+/// Something that cannot be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// SQLite finds its pages damaged.
+    Damaged(String),
+    /// The rows contradict each other.
+    Wrong(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Damaged(what) => write!(f, "damaged: {what}"),
+            Fault::Wrong(what) => write!(f, "wrong: {what}"),
+        }
+    }
+}
+
+/// Of one kind so many are named; the rest is counted.
+const NAMED_MAX: usize = 10;
+
+/// How many faults of its pages SQLite is asked for.
+const DAMAGES_MAX: u32 = 100;
+
+/// What must not be found, as (what it is, a statement that finds the ids of those that are so).
+const NOWHERE: &[(&str, &str)] = &[
+    (
+        "a job without its workflow",
+        "SELECT j.id FROM job j LEFT JOIN workflow_state w ON w.id = j.workflow_id WHERE w.id IS NULL",
+    ),
+    (
+        "a job whose lane is not one of its workflow",
+        "SELECT j.id FROM job j LEFT JOIN lane l ON l.id = j.lane_id AND l.workflow_id = j.workflow_id \
+         WHERE l.id IS NULL",
+    ),
+    (
+        "a job without its name and payload",
+        "SELECT j.id FROM job j LEFT JOIN job_detail d ON d.job_id = j.id AND d.workflow_id = j.workflow_id \
+         WHERE d.job_id IS NULL",
+    ),
+    (
+        "a name and payload without their job",
+        "SELECT d.job_id FROM job_detail d LEFT JOIN job j ON j.id = d.job_id WHERE j.id IS NULL",
+    ),
+    (
+        "a job of a start that never was",
+        "SELECT id FROM job WHERE epoch > (SELECT value FROM meta WHERE name = 'epoch')",
+    ),
+    (
+        "a job whose latest outcome is not there",
+        "SELECT j.id FROM job j LEFT JOIN result r ON r.id = j.result_id AND r.job_id = j.id \
+         WHERE j.result_id IS NOT NULL AND r.id IS NULL",
+    ),
+    (
+        "an outcome without its job",
+        "SELECT r.id FROM result r LEFT JOIN job j ON j.id = r.job_id AND j.workflow_id = r.workflow_id \
+         WHERE j.id IS NULL",
+    ),
+    (
+        "a dependency of a job that is not there",
+        "SELECT d.job_id FROM dependency d LEFT JOIN job j ON j.id = d.job_id AND j.workflow_id = d.workflow_id \
+         WHERE j.id IS NULL",
+    ),
+    (
+        "a dependency on a job that is not there",
+        "SELECT d.job_id FROM dependency d LEFT JOIN job j ON j.id = d.depends_on AND j.workflow_id = d.workflow_id \
+         WHERE j.id IS NULL",
+    ),
+    (
+        "a tie to files or user data of a job that is not there",
+        "SELECT r.job_id FROM relation r LEFT JOIN job j ON j.id = r.job_id WHERE j.id IS NULL",
+    ),
+    (
+        "a lane without its workflow",
+        "SELECT l.id FROM lane l LEFT JOIN workflow_state w ON w.id = l.workflow_id WHERE w.id IS NULL",
+    ),
+    (
+        "a lane whose requirement nobody knows",
+        "SELECT l.id FROM lane l LEFT JOIN requirement_needs n \
+         ON n.workflow_id = l.workflow_id AND n.requirement_id = l.requirement_id WHERE n.requirement_id IS NULL",
+    ),
+    (
+        "a workflow that only the catalog knows",
+        "SELECT w.id FROM workflow w LEFT JOIN workflow_state s ON s.id = w.id WHERE s.id IS NULL",
+    ),
+    (
+        "a workflow that the catalog does not know",
+        "SELECT s.id FROM workflow_state s LEFT JOIN workflow w ON w.id = s.id WHERE w.id IS NULL",
+    ),
+];
+
+/// Looks through a whole database, served or not, in one snapshot: it takes as long as to read all of
+/// it. An empty list is a good sign.
+///
+/// # Errors
+/// If it cannot be opened or read.
+pub fn check(path: impl AsRef<Path>) -> Result<Vec<Fault>, TendError> {
+    reading(path.as_ref(), "it cannot be checked", |db| {
+        let mut faults = damages(db)?;
+        if faults.is_empty() {
+            // On damaged pages these would only say so again, or nothing that is so.
+            contradictions(db, &mut faults)?;
+        }
+        Ok(faults)
+    })
+}
+
+fn damages(db: &Connection) -> rusqlite::Result<Vec<Fault>> {
+    let mut check = db.prepare(&format!("PRAGMA integrity_check({DAMAGES_MAX})"))?;
+    let found = check.query_map([], |row| row.get::<_, String>(0))?;
+    let mut faults = Vec::new();
+    for what in found {
+        match what {
+            Ok(what) if what == "ok" => {}
+            Ok(what) => faults.push(Fault::Damaged(what)),
+            // Too damaged to be looked through.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+                faults.push(Fault::Damaged(error.to_string()));
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(faults)
+}
+
+fn contradictions(db: &Connection, faults: &mut Vec<Fault>) -> rusqlite::Result<()> {
+    counts(db, faults)?;
+    for (what, sql) in NOWHERE {
+        let mut find = db.prepare(sql)?;
+        let ids = find.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        named(what, &ids, faults);
+    }
+    sequences(db, faults)
+}
+
+/// The counters of each workflow against its jobs.
+fn counts(db: &Connection, faults: &mut Vec<Fault>) -> rusqlite::Result<()> {
+    let mut counted: BTreeMap<i64, [i64; STATES]> = BTreeMap::new();
+    let mut count = db.prepare("SELECT workflow_id, state, count(*) FROM job GROUP BY workflow_id, state")?;
+    let mut rows = count.query([])?;
+    while let Some(row) = rows.next()? {
+        let (workflow, state, jobs) = (row.get(0)?, row.get::<_, i64>(1)?, row.get(2)?);
+        match JobState::from_number(state) {
+            Some(state) => counted.entry(workflow).or_insert([0; STATES])[state as usize] = jobs,
+            None => faults.push(Fault::Wrong(format!("{jobs} jobs of workflow {workflow} are in state {state}"))),
+        }
+    }
+    let mut workflows = db.prepare(crate::sql::WORKFLOWS)?;
+    for workflow in workflows.query_map([], crate::encode::workflow_row)? {
+        let workflow = workflow?;
+        let counted = counted.get(&workflow.id.0).copied().unwrap_or([0; STATES]);
+        if counted != workflow.counts {
+            let what = format!(
+                "workflow {} counts its jobs by state as {:?}: they are {counted:?}",
+                workflow.id, workflow.counts
+            );
+            faults.push(Fault::Wrong(what));
+        }
+    }
+    Ok(())
+}
+
+/// No id that is in use may be given out again.
+fn sequences(db: &Connection, faults: &mut Vec<Fault>) -> rusqlite::Result<()> {
+    let of_rows = TABLES.map(|table| (Sequence::Row(table), table.name()));
+    for (sequence, table) in [(Sequence::Job, "job"), (Sequence::Lane, "lane")].into_iter().chain(of_rows) {
+        let last: Option<i64> = db.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get(0))?;
+        let next: i64 = db.query_row(
+            "SELECT coalesce((SELECT next FROM sequence WHERE name = ?1), 1)",
+            [sequence.name()],
+            |row| row.get(0),
+        )?;
+        if let Some(last) = last.filter(|last| *last >= next) {
+            faults.push(Fault::Wrong(format!("{table} {last} is there, and {next} is to be the next one")));
+        }
+    }
+    Ok(())
+}
+
+fn named(what: &str, ids: &[i64], faults: &mut Vec<Fault>) {
+    faults.extend(ids.iter().take(NAMED_MAX).map(|id| Fault::Wrong(format!("{what}: {id}"))));
+    if ids.len() > NAMED_MAX {
+        faults.push(Fault::Wrong(format!("{what}: {} more", ids.len() - NAMED_MAX)));
+    }
+}

@@ -1,0 +1,193 @@
+//! What a disk was told, in order; and what may be on it when its power is cut.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::power_cuts::history::Said;
+use crate::power_cuts::random::Random;
+
+/// The smallest part of a write that a disk keeps or loses whole, in bytes.
+const SECTOR: usize = 512;
+
+/// Everything that happened to the files of one folder, and what was said meanwhile.
+#[derive(Debug)]
+pub struct Tape {
+    folder: PathBuf,
+    /// Whether SQLite's syncs are carried out; else it is only told so.
+    pub honest: bool,
+    entries: Mutex<Vec<Entry>>,
+}
+
+#[derive(Debug)]
+pub struct Entry {
+    pub at: Instant,
+    pub event: Event,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    /// The disk was given something that it may keep in its cache.
+    Change { file: Box<str>, change: Change },
+    /// A sync has ended: what this file was given before the entry `from` is durable.
+    Sync { file: Box<str>, from: usize },
+    /// Somebody was told something.
+    Said(Said),
+}
+
+#[derive(Debug)]
+pub enum Change {
+    Write { at: usize, bytes: Box<[u8]> },
+    Truncate { to: usize },
+    Delete,
+}
+
+impl Tape {
+    pub fn new(folder: &Path, honest: bool) -> Tape {
+        Tape { folder: folder.to_owned(), honest, entries: Mutex::default() }
+    }
+
+    /// The name under which a file is recorded, if it lies in the tape's folder.
+    pub fn name_of(&self, path: &Path) -> Option<Box<str>> {
+        let name = path.strip_prefix(&self.folder).ok()?.to_str()?;
+        Some(name.into())
+    }
+
+    pub fn push(&self, event: Event) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.push(Entry { at: Instant::now(), event });
+    }
+
+    /// The place of the next entry: a sync that begins now covers what stands before it.
+    pub fn position(&self) -> usize {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// What was recorded; from here on it is recorded anew.
+    pub fn take(&self) -> Vec<Entry> {
+        std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What becomes of what the disk had not synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// All of it is gone.
+    Dropped,
+    /// All of it is there, as after a kill.
+    Kept,
+    /// Some of it is there, an older write over a newer one.
+    Reordered,
+    /// Some sectors of some of it are there.
+    Torn,
+}
+
+pub const LOSSES: [Loss; 4] = [Loss::Dropped, Loss::Kept, Loss::Reordered, Loss::Torn];
+
+/// A disk while a tape is played to it.
+#[derive(Debug, Default)]
+pub struct Disk<'a> {
+    files: BTreeMap<&'a str, File<'a>>,
+}
+
+#[derive(Debug, Default)]
+struct File<'a> {
+    /// None while not even its name is.
+    durable: Option<Vec<u8>>,
+    /// In its cache, by the entry's place.
+    pending: Vec<(usize, &'a Change)>,
+}
+
+impl<'a> Disk<'a> {
+    pub fn play(&mut self, place: usize, event: &'a Event) {
+        match event {
+            Event::Change { file, change } => self.files.entry(file).or_default().pending.push((place, change)),
+            Event::Sync { file, from } => {
+                let file = self.files.entry(file).or_default();
+                let is_new = file.durable.is_none();
+                let (before, after) = file.pending.drain(..).partition(|(place, _)| place < from);
+                file.pending = after;
+                file.durable.get_or_insert_default();
+                apply(&mut file.durable, before.into_iter().map(|(_, change)| change));
+                if is_new {
+                    // SQLite then syncs the folder too, and with that the end of files.
+                    self.files.values_mut().for_each(File::end);
+                }
+            }
+            Event::Said(_) => {}
+        }
+    }
+
+    /// Each file as it may be found after a cut now.
+    pub fn cut(&self, loss: Loss, random: &mut Random) -> Vec<(&'a str, Vec<u8>)> {
+        let found = |(name, file): (&&'a str, &File)| Some((*name, file.found(loss, random)?));
+        self.files.iter().filter_map(found).collect()
+    }
+}
+
+impl File<'_> {
+    /// If it was deleted, it does not come back.
+    fn end(&mut self) {
+        if let Some(last) = self.pending.iter().rposition(|(_, change)| matches!(change, Change::Delete)) {
+            self.pending.drain(..=last);
+            self.durable = None;
+        }
+    }
+
+    fn found(&self, loss: Loss, random: &mut Random) -> Option<Vec<u8>> {
+        let mut file = self.durable.clone();
+        let all = self.pending.iter().map(|(_, change)| *change);
+        match loss {
+            Loss::Dropped => {}
+            Loss::Kept => apply(&mut file, all),
+            Loss::Reordered => {
+                let mut kept: Vec<&Change> = all.filter(|_| random.below(2) == 0).collect();
+                for last in (1..kept.len()).rev() {
+                    kept.swap(last, random.below(last + 1));
+                }
+                apply(&mut file, kept.into_iter());
+            }
+            Loss::Torn => {
+                for change in all {
+                    match change {
+                        Change::Write { at, bytes } => tear(file.get_or_insert_default(), *at, bytes, random),
+                        Change::Truncate { .. } | Change::Delete if random.below(2) == 0 => {}
+                        Change::Truncate { .. } | Change::Delete => apply(&mut file, [change].into_iter()),
+                    }
+                }
+            }
+        }
+        file
+    }
+}
+
+fn apply<'a>(file: &mut Option<Vec<u8>>, changes: impl Iterator<Item = &'a Change>) {
+    for change in changes {
+        match change {
+            Change::Write { at, bytes } => put(file.get_or_insert_default(), *at, bytes),
+            Change::Truncate { to } => file.get_or_insert_default().truncate(*to),
+            Change::Delete => *file = None,
+        }
+    }
+}
+
+/// Some sectors of a write.
+fn tear(file: &mut Vec<u8>, at: usize, written: &[u8], random: &mut Random) {
+    let mut from = 0;
+    while from < written.len() {
+        let to = written.len().min((at + from) / SECTOR * SECTOR + SECTOR - at);
+        if random.below(2) == 0 {
+            put(file, at + from, &written[from..to]);
+        }
+        from = to;
+    }
+}
+
+/// What lies between the end of a file and a write behind it reads as zeros.
+fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if file.len() < at + bytes.len() {
+        file.resize(at + bytes.len(), 0);
+    }
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+}
