@@ -8,6 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use forebay_server::config::{self, Config, ConfigError, DurabilitySettings, Settings, TorcServer, duration};
 use forebay_wire::JobStatus;
 
+use crate::db::DbArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   forebay run diamond.yaml                     run a workflow; again: go on where it was
@@ -103,7 +105,7 @@ impl Cli {
                 None => args.torc_server.resolve(&args.durability).err(),
             },
             Command::Serve(_) | Command::Worker(_) | Command::Create(_) => None,
-            Command::Status(_) | Command::Jobs(_) | Command::Results(_) => None,
+            Command::Status(_) | Command::Jobs(_) | Command::Results(_) | Command::Db(_) => None,
         };
         if let Some(error) = contradiction {
             Cli::command().error(ErrorKind::ArgumentConflict, error).exit();
@@ -131,6 +133,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// List how the attempts of a workflow's jobs ended.
     Results(ResultsArgs),
+    /// Look after a database: check it, copy it, put it in order.
+    Db(DbArgs),
 }
 
 #[derive(Debug, Args)]

@@ -23,10 +23,15 @@ pub struct Local {
 
 impl Local {
     /// Serves the database, a path or `:memory:`.
-    pub async fn start(db: &Path, durability: Durability, listening: ServerOptions) -> anyhow::Result<Local> {
+    pub async fn start(
+        db: &Path,
+        durability: Durability,
+        slow_statement: Option<Duration>,
+        listening: ServerOptions,
+    ) -> anyhow::Result<Local> {
         let db = db.to_owned();
         // It may migrate, and waits for the disk.
-        let opening = tokio::task::spawn_blocking(move || open(&db, durability));
+        let opening = tokio::task::spawn_blocking(move || open(&db, durability, slow_statement));
         let (engine, readers) = opening.await.context("opening the database panicked")??;
         let server = Server::start(listening, engine.clone()).await?;
         let url = format!("http://{}", server.address());
@@ -61,12 +66,17 @@ impl Local {
     }
 }
 
-fn open(db: &Path, durability: Durability) -> anyhow::Result<(EngineHandle, SqliteReaders)> {
+fn open(
+    db: &Path,
+    durability: Durability,
+    slow_statement: Option<Duration>,
+) -> anyhow::Result<(EngineHandle, SqliteReaders)> {
     let survives = match durability {
         Durability::Power { .. } => Survives::Power,
         Durability::Process { .. } => Survives::Process,
     };
-    let store = SqliteStore::open(db, StoreOptions { durability: survives, ..StoreOptions::default() })?;
+    let store =
+        SqliteStore::open(db, StoreOptions { durability: survives, slow_statement, ..StoreOptions::default() })?;
     let options = engine_options(durability, &store)?;
     let readers = store.readers();
     let reader = || readers.open().map_err(|error| StoreError::Broken(Box::new(error)));

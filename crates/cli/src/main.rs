@@ -3,11 +3,12 @@
 //! - `args`: the command line; `exit`: how the program ends.
 //! - `run`: a workflow file, from one command to its end. `local` is the server inside it.
 //! - `serve`, `worker`, `create`: the same apart, over HTTP. `snapshot`: copies of what is served.
-//! - `look`: what is in a database or on a server.
+//! - `look`: what is in a database or on a server; `db`: looking after one.
 //! - `watch`: a worker at work; `progress`, `report`, `table`: what is shown.
 
 mod args;
 mod create;
+mod db;
 mod exit;
 mod local;
 mod look;
@@ -110,6 +111,7 @@ impl Task<'_> {
             Task::Other(Command::Status(args)) => look::status(args).await,
             Task::Other(Command::Jobs(args)) => look::jobs(args).await,
             Task::Other(Command::Results(args)) => look::results(args).await,
+            Task::Other(Command::Db(args)) => db::db(args),
             Task::Other(Command::Serve(_) | Command::Run(_)) => unreachable!("these are tasks of their own"),
         }
     }

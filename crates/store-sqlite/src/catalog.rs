@@ -78,15 +78,8 @@ pub(crate) fn update(
         let meets = |row: &Row| only_if.iter().all(|(place, value)| row[*place] == *value);
         return get(db, table, id).map(|row| StatementOutcome::Row(row.filter(meets)));
     }
-    let assignments: Vec<String> = set.iter().map(|(place, _)| format!("{} = ?", columns[*place].name)).collect();
-    let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
-    let conditions: String = only_if.iter().map(|(place, _)| format!(" AND {} IS ?", columns[*place].name)).collect();
-    let sql = format!(
-        "UPDATE {} SET {} WHERE id = ?{conditions} RETURNING {}",
-        table.name(),
-        assignments.join(", "),
-        names.join(", ")
-    );
+    let names = |of: &[(usize, Value)]| of.iter().map(|(place, _)| columns[*place].name).collect::<Vec<_>>();
+    let sql = update_text(table, &names(set), &names(only_if));
     let id = Value::Int(id);
     let wanted = only_if.iter().map(|(_, value)| value);
     let values = set.iter().map(|(_, value)| value).chain([&id]).chain(wanted).map(Cell);
@@ -162,6 +155,39 @@ impl List {
         };
         Ok((rows, total))
     }
+}
+
+/// Those of fixed text, and of those that are made one of each kind, with their names.
+pub(crate) fn statements() -> impl Iterator<Item = (String, String)> {
+    TABLES.into_iter().flat_map(|table| {
+        let Fixed { insert, get, delete, delete_all, .. } = Fixed::of(table);
+        let column = table.columns()[1].name;
+        let owner = usize::from(table != Table::Workflow);
+        let filters = vec![(owner, Match::Equal(Value::Int(1)))];
+        let query = Query { table, filters, paging: Paging { offset: 0, limit: 10, sort_by: None, reverse: false } };
+        let list = List::new(Of::Table, &query);
+        let latest = (table == Table::Result).then(|| List::new(Of::LatestResults, &query));
+        let named = [
+            ("insert", insert.clone()),
+            ("get", get.clone()),
+            ("update", update_text(table, &[column], &[column])),
+            ("delete", delete.clone()),
+            ("delete_all", delete_all.clone()),
+            ("list", list.rows),
+            ("count", list.count),
+        ];
+        let latest = latest.into_iter().flat_map(|list| [("latest", list.rows), ("latest_count", list.count)]);
+        named.into_iter().chain(latest).map(move |(what, sql)| (format!("{}.{what}", table.name()), sql))
+    })
+}
+
+/// Of the row of an id, if these columns have the values that follow it.
+fn update_text(table: Table, set: &[&str], only_if: &[&str]) -> String {
+    let assignments: Vec<String> = set.iter().map(|name| format!("{name} = ?")).collect();
+    let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
+    let conditions: String = only_if.iter().map(|name| format!(" AND {name} IS ?")).collect();
+    let (name, set, names) = (table.name(), assignments.join(", "), names.join(", "));
+    format!("UPDATE {name} SET {set} WHERE id = ?{conditions} RETURNING {names}")
 }
 
 fn condition(table: Table, place: usize, wanted: &Match, values: &mut Vec<Bound>) -> String {

@@ -1,7 +1,7 @@
 //! What can go wrong, sorted by what to do next.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use forebay_domain::port::StoreError;
 use rusqlite::ffi;
@@ -35,8 +35,26 @@ pub enum OpenError {
     InUse { path: PathBuf, pid: Option<u32> },
     #[error("{}: {what}", path.display())]
     Io { path: PathBuf, what: &'static str, source: io::Error },
+    #[error(
+        "{} is damaged: `forebay db check` says where; a backup in its place brings it back",
+        path.display()
+    )]
+    Damaged { path: PathBuf, source: rusqlite::Error },
+    #[error("{} cannot be written to", path.display())]
+    ReadOnly { path: PathBuf, source: rusqlite::Error },
     #[error("cannot open {}", path.display())]
     Sqlite { path: PathBuf, source: rusqlite::Error },
+}
+
+impl OpenError {
+    pub(crate) fn sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, source },
+            Some(rusqlite::ErrorCode::ReadOnly) => OpenError::ReadOnly { path, source },
+            _ => OpenError::Sqlite { path, source },
+        }
+    }
 }
 
 /// Sorts an error of a read, or of anything up to and with a commit.

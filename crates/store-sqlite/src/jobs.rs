@@ -1,8 +1,9 @@
 //! The list of a workflow's jobs.
 
-use forebay_domain::ids::LaneId;
+use forebay_domain::ids::{JobId, LaneId, WorkflowId};
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{JobQuery, JobSort, JobView};
+use forebay_domain::state::JobState;
 use rusqlite::types::Value as Bound;
 use rusqlite::{Connection, Row, params_from_iter};
 
@@ -110,6 +111,40 @@ impl JobList {
     }
 }
 
+/// One of each kind, with their names.
+pub(crate) fn statements() -> impl Iterator<Item = (String, String)> {
+    let all = JobQuery {
+        workflow: WorkflowId(1),
+        state: None,
+        name: None,
+        command: None,
+        node: None,
+        upstream: None,
+        needs_file: None,
+        lanes: None,
+        offset: 0,
+        limit: 10,
+        sort: JobSort::Id,
+        reverse: false,
+    };
+    let kinds = [
+        ("jobs", all.clone()),
+        ("jobs.by_name", JobQuery { sort: JobSort::Name, ..all.clone() }),
+        ("jobs.by_priority", JobQuery { sort: JobSort::Priority, ..all.clone() }),
+        ("jobs.of_state", JobQuery { state: Some(JobState::Ready), ..all.clone() }),
+        ("jobs.failed", JobQuery { state: Some(JobState::Failed), ..all.clone() }),
+        ("jobs.of_name", JobQuery { name: Some("a".into()), ..all.clone() }),
+        ("jobs.of_command", JobQuery { command: Some("a".into()), ..all.clone() }),
+        ("jobs.of_lanes", JobQuery { lanes: Some(vec![LaneId(1)]), ..all.clone() }),
+        ("jobs.dependents", JobQuery { upstream: Some(JobId(1)), ..all.clone() }),
+        ("jobs.readers_of_file", JobQuery { needs_file: Some(1), ..all }),
+    ];
+    kinds.into_iter().flat_map(|(name, query)| {
+        let JobList { rows, count, .. } = JobList::new(&query);
+        [(name.to_owned(), rows), (format!("{name}.count"), count)]
+    })
+}
+
 /// From the columns of `JOB_VIEW`.
 pub(crate) fn job_view(row: &Row) -> rusqlite::Result<JobView> {
     Ok(JobView {
@@ -128,8 +163,8 @@ fn json_list(lanes: &[LaneId]) -> String {
 mod tests {
     use super::*;
     use crate::schema::tests::{migrated, plan};
-    use forebay_domain::ids::{JobId, NodeId, WorkflowId};
-    use forebay_domain::state::{JobState, STATE_LIST};
+    use forebay_domain::ids::NodeId;
+    use forebay_domain::state::STATE_LIST;
 
     const ALL: JobQuery = JobQuery {
         workflow: WorkflowId(1),

@@ -11,6 +11,7 @@ mod jobs;
 mod place;
 mod reader;
 mod schema;
+mod slow;
 mod sql;
 mod store;
 pub mod tend;
@@ -48,6 +49,8 @@ pub struct Options {
     /// that the log begins anew. A page is 4 KiB.
     pub log_pages_max: u32,
     pub reader_wait: Duration,
+    /// Statements that take so long are logged; it costs a little of each.
+    pub slow_statement: Option<Duration>,
 }
 
 impl Default for Options {
@@ -60,6 +63,7 @@ impl Default for Options {
             checkpoint_pages: 4_000,
             log_pages_max: 48_000,
             reader_wait: Duration::from_secs(2),
+            slow_statement: None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{OpenError, sorted};
 use crate::jobs::{JobList, job_view};
 use crate::place::Place;
 use crate::schema::{self, SCHEMA_VERSION};
+use crate::slow;
 use crate::sql;
 
 /// How long a read waits for a lock. There is none in its way but at the first open after a crash,
@@ -76,12 +77,12 @@ impl SqliteReader {
     }
 
     pub(crate) fn at(place: &Place, options: &Options) -> Result<SqliteReader, OpenError> {
-        let failed = |source| OpenError::Sqlite { path: place.path().to_owned(), source };
+        let failed = |source| OpenError::sqlite(place.path(), source);
         let db = place.open_reader().map_err(failed)?;
         db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        let (db, found) = match schema::version(&db, place.path()) {
+        let (mut db, found) = match schema::version(&db, place.path()) {
             Ok(found) => (db, found),
-            Err(OpenError::Sqlite { source, .. }) if is_unwritable(&source) => {
+            Err(OpenError::Sqlite { source, .. } | OpenError::ReadOnly { source, .. }) if is_unwritable(&source) => {
                 let db = place.open_without_log().map_err(failed)?.ok_or_else(|| failed(source))?;
                 let found = schema::version(&db, place.path())?;
                 (db, found)
@@ -94,6 +95,9 @@ impl SqliteReader {
             _ => return Err(OpenError::Older { path: place.path().to_owned(), found, known: SCHEMA_VERSION }),
         }
         db.pragma_update(None, "cache_size", -i64::from(options.reader_cache_kib)).map_err(failed)?;
+        if let Some(over) = options.slow_statement {
+            slow::log(&mut db, over).map_err(failed)?;
+        }
         Ok(SqliteReader { db, place: place.clone() })
     }
 

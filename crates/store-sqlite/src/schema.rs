@@ -50,7 +50,7 @@ pub(crate) fn version(db: &Connection, path: &Path) -> Result<u32, OpenError> {
     );
     let (application, version, objects) = asked.map_err(|error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => foreign(Some(error)),
-        _ => OpenError::Sqlite { path: path.to_owned(), source: error },
+        _ => OpenError::sqlite(path, error),
     })?;
     let is_empty = application == 0 && version == 0 && objects == 0;
     if application != APPLICATION_ID && !is_empty {
@@ -96,13 +96,7 @@ pub(crate) mod tests {
 
     /// The steps in which a statement would be carried out.
     pub(crate) fn plan(db: &Connection, sql: &str) -> Vec<String> {
-        let mut explain = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let mut rows = explain.raw_query();
-        let mut steps = Vec::new();
-        while let Some(row) = rows.next().unwrap() {
-            steps.push(row.get(3).unwrap());
-        }
-        steps
+        crate::tend::steps(db, sql).unwrap()
     }
 
     fn dump(db: &Connection) -> Vec<String> {

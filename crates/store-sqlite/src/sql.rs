@@ -16,7 +16,6 @@ impl Sql {
 macro_rules! statements {
     ($($(#[$doc:meta])* $name:ident = $text:expr;)*) => {
         $($(#[$doc])* pub(crate) const $name: Sql = Sql($text);)*
-        #[cfg(test)]
         const ALL: &[(&str, Sql)] = &[$((stringify!($name), $name)),*];
     };
 }
@@ -165,6 +164,15 @@ statements! {
     DEPENDENCIES_COUNT = "SELECT count(*) FROM dependency WHERE workflow_id = ?1";
 }
 
+/// Those that read a whole table: a dozen rows at a start; a row for each workflow, when an operator
+/// asks.
+pub(crate) const WHOLE: [&str; 2] = ["SEQUENCES", "TOTALS"];
+
+/// Each with its name.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ALL.iter().map(|(name, sql)| (*name, sql.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,9 +183,8 @@ mod tests {
         let db = schema::tests::migrated();
         for (name, sql) in ALL {
             for step in schema::tests::plan(&db, sql.0) {
-                // All of them, a dozen, at a start. And the planner's name for rows that it has in hand.
-                // And a row for each workflow, when an operator asks.
-                let whole = ["SEQUENCES", "TOTALS"].contains(name) || step == "SCAN d";
+                // Or the planner's name for rows that it has in hand.
+                let whole = WHOLE.contains(name) || step == "SCAN d";
                 assert!(whole || !step.contains("SCAN"), "{name}: {step}");
                 assert!(!step.contains("TEMP B-TREE"), "{name}: {step}");
             }

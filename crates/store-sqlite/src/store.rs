@@ -18,6 +18,7 @@ use crate::error::{OpenError, may_pass, sorted};
 use crate::place::{Place, WriterLock};
 use crate::reader::{SqliteReader, SqliteReaders};
 use crate::schema::{self, SCHEMA_VERSION};
+use crate::slow;
 use crate::sql;
 use crate::{Durability, Options};
 
@@ -57,7 +58,7 @@ impl SqliteStore {
         let place = Place::new(path.as_ref())?;
         let lock = WriterLock::take(&place)?;
         let (mut db, version) = open(&place)?;
-        let failed = |source| OpenError::Sqlite { path: place.path().to_owned(), source };
+        let failed = |source| OpenError::sqlite(place.path(), source);
         schema::migrate(&mut db, version, SCHEMA_VERSION).map_err(failed)?;
 
         let log_pages = Arc::new(AtomicU32::new(0));
@@ -80,8 +81,7 @@ impl SqliteStore {
         let place = Place::new(path)?;
         let _lock = WriterLock::take(&place)?;
         let (mut db, version) = open(&place)?;
-        schema::migrate(&mut db, version, to)
-            .map_err(|source| OpenError::Sqlite { path: place.path().to_owned(), source })
+        schema::migrate(&mut db, version, to).map_err(|source| OpenError::sqlite(place.path(), source))
     }
 
     /// A reader of what this store commits.
@@ -230,7 +230,7 @@ impl Syncer {
 
 /// A connection with the first settings, and the version of what is there.
 fn open(place: &Place) -> Result<(Connection, u32), OpenError> {
-    let failed = |source| OpenError::Sqlite { path: place.path().to_owned(), source };
+    let failed = |source| OpenError::sqlite(place.path(), source);
     let db = place.open_writer().map_err(failed)?;
     db.busy_timeout(OPEN_WAIT).map_err(failed)?;
     let version = schema::version(&db, place.path())?;
@@ -249,6 +249,9 @@ fn tune(db: &mut Connection, options: &Options, log_pages: Arc<AtomicU32>) -> ru
     };
     db.pragma_update(None, "synchronous", synchronous)?;
     db.busy_timeout(options.busy_timeout)?;
+    if let Some(over) = options.slow_statement {
+        slow::log(db, over)?;
+    }
     // In place of SQLite's own checkpoints, whose errors nobody hears.
     db.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
         log_pages.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);

@@ -4,6 +4,8 @@ mod apart;
 mod as_torc_server;
 mod bench;
 mod config;
+mod db;
+mod disks;
 mod examples;
 mod going_on;
 mod run;

@@ -28,6 +28,8 @@ pub struct Config {
     pub db: PathBuf,
     pub durability: Durability,
     pub stop_timeout: Duration,
+    /// Statements of the store that take so long are logged.
+    pub slow_statement: Option<Duration>,
     /// What to log, if something says.
     pub log_level: Option<String>,
     /// Threads for requests; as many as there are processors if nobody says.
@@ -69,6 +71,10 @@ pub struct Settings {
     /// Serve queues of jobs too, a file each in this directory, under /api/v0.
     #[arg(long, value_name = "DIR", env = "FOREBAY_QUEUES")]
     pub queues: Option<PathBuf>,
+    /// Log each statement of the store that takes so long, such as 100ms.
+    #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_SLOW_STATEMENT")]
+    #[serde(deserialize_with = "some_duration")]
+    pub slow_statement: Option<Duration>,
     /// A key alone: the flag of this name is every command's.
     #[arg(skip)]
     pub log_level: Option<String>,
@@ -104,6 +110,7 @@ impl Settings {
             durability: self.durability.over(below.durability),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
+            slow_statement: self.slow_statement.or(below.slow_statement),
             log_level: self.log_level.or(below.log_level),
         }
     }
@@ -117,6 +124,7 @@ impl Settings {
             db: self.db.unwrap_or_else(|| DB.into()),
             durability: self.durability.resolve()?,
             stop_timeout: self.stop_timeout.unwrap_or(STOP_TIMEOUT),
+            slow_statement: self.slow_statement,
             log_level: self.log_level,
             threads: None,
             stops_with_stdin: false,

@@ -51,6 +51,7 @@ impl TorcServer {
         let port = self.port.unwrap_or(8080);
         let is_bare_v6 = host.contains(':') && !host.starts_with('[');
         Ok(Config {
+            slow_statement: None,
             db: database(&named),
             durability: durability.clone().resolve()?,
             stop_timeout: STOP_TIMEOUT,

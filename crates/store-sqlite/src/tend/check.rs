@@ -10,6 +10,7 @@ use forebay_domain::state::{JobState, STATES};
 use rusqlite::Connection;
 
 use super::{TendError, reading};
+use crate::error::OpenError;
 
 /// Something that cannot be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,14 +109,19 @@ const NOWHERE: &[(&str, &str)] = &[
 /// # Errors
 /// If it cannot be opened or read.
 pub fn check(path: impl AsRef<Path>) -> Result<Vec<Fault>, TendError> {
-    reading(path.as_ref(), "it cannot be checked", |db| {
+    let checked = reading(path.as_ref(), "it cannot be checked", |db| {
         let mut faults = damages(db)?;
         if faults.is_empty() {
             // On damaged pages these would only say so again, or nothing that is so.
             contradictions(db, &mut faults)?;
         }
         Ok(faults)
-    })
+    });
+    match checked {
+        // Even what says where all else is.
+        Err(TendError::Open(OpenError::Damaged { source, .. })) => Ok(vec![Fault::Damaged(source.to_string())]),
+        checked => checked,
+    }
 }
 
 fn damages(db: &Connection) -> rusqlite::Result<Vec<Fault>> {

@@ -7,3 +7,4 @@ mod open;
 mod power;
 #[path = "../power_cuts/mod.rs"]
 mod power_cuts;
+mod tend;

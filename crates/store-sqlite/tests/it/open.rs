@@ -203,3 +203,19 @@ fn a_copy_of_what_is_committed_can_be_opened_like_any_database() {
         assert!(copied.reader().unwrap().get(Table::File, 1).unwrap().is_some());
     }
 }
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_as_that() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    drop(open(&path));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+    if fs::File::options().append(true).open(&path).is_ok() {
+        eprintln!("skipped: this user may write what is read-only");
+        return;
+    }
+    let error = SqliteStore::open(&path, Options::default()).unwrap_err();
+    assert!(matches!(error, OpenError::ReadOnly { .. }), "{error}");
+    SqliteReader::open(&path).unwrap();
+}
