@@ -63,7 +63,7 @@ fn begin(cli: &Cli) -> anyhow::Result<Exit> {
 
 /// What is asked for, its configuration read.
 enum Task<'a> {
-    Serve { config: Config, manner: Manner },
+    Serve { config: Box<Config>, manner: Manner },
     Run { args: &'a RunArgs, file: &'a Path },
     Other(&'a Command),
 }
@@ -77,11 +77,14 @@ impl Task<'_> {
                         "--grpc {address}: the tasks door is not there yet; it comes later, and nothing listens there"
                     );
                 }
-                Task::Serve { config: args.resolve()?, manner: Manner::Ours }
+                Task::Serve { config: Box::new(args.resolve()?), manner: Manner::Ours }
             }
             Command::Run(args) => match &args.file {
                 Some(file) => Task::Run { args, file },
-                None => Task::Serve { config: args.torc_server.resolve(&args.durability)?, manner: Manner::TorcServer },
+                None => {
+                    let config = Box::new(args.torc_server.resolve(&args.durability)?);
+                    Task::Serve { config, manner: Manner::TorcServer }
+                }
             },
             other => Task::Other(other),
         })
@@ -104,7 +107,7 @@ impl Task<'_> {
 
     async fn carry_out(self) -> anyhow::Result<Exit> {
         match self {
-            Task::Serve { config, manner } => serve::serve(config, manner).await,
+            Task::Serve { config, manner } => serve::serve(*config, manner).await,
             Task::Run { args, file } => run::run(args, file).await,
             Task::Other(Command::Worker(args)) => worker::worker(args).await,
             Task::Other(Command::Create(args)) => create::create(args).await,
