@@ -1,6 +1,8 @@
 //! Listeners: they take connections and hang the doors on them. What they are told is in [`config`].
 
+pub mod auth;
 pub mod config;
+pub mod tls;
 
 mod metrics;
 mod progress;
@@ -23,11 +25,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::auth::Gate;
 use crate::metrics::{Door, Requests};
+use crate::tls::Tls;
 
 /// What to listen on, and within which bounds. Plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +42,10 @@ pub struct Options {
     /// Connections that are served at a time; one more waits until another ends.
     pub connections_max: usize,
     pub workflows: forebay_workflows::Options,
+    /// Who may come in.
+    pub auth: auth::Options,
+    /// Without it, connections are not secured.
+    pub tls: Option<tls::Options>,
     /// The directory of the queues door, a file for each queue; without it there is no such door.
     pub queues: Option<PathBuf>,
 }
@@ -48,6 +57,8 @@ impl Options {
             http: "127.0.0.1:0".to_owned(),
             connections_max: 16_384,
             workflows: forebay_workflows::Options::default(),
+            auth: auth::Options::default(),
+            tls: None,
             queues: None,
         }
     }
@@ -60,19 +71,29 @@ pub enum StartError {
     Listen { address: String, source: io::Error },
     #[error("the directory of queues {} cannot be made", directory.display())]
     Queues { directory: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Auth(#[from] auth::AuthError),
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
 }
 
 /// What answers requests. Clones are the same doors.
 #[derive(Clone)]
 struct Doors {
     engine: EngineHandle,
+    gate: Gate,
     workflows: Workflows,
     queues: Option<Queues>,
     requests: Arc<Requests>,
 }
 
 impl Doors {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Either<Full<Bytes>, forebay_workflows::Body>> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<Either<Full<Bytes>, forebay_workflows::Body>> {
+        match self.gate.user(request.headers()).await {
+            Ok(Some(user)) => drop(request.extensions_mut().insert(user)),
+            Ok(None) => {}
+            Err(auth::Unauthorized) => return auth::unauthorized().map(Either::Left),
+        }
         if request.uri().path() == metrics::PATH {
             return metrics::answer(request.method(), &self.engine, &self.requests).await.map(Either::Left);
         }
@@ -100,8 +121,11 @@ impl Server {
     /// Listens, and serves until it is stopped. Within a tokio runtime.
     ///
     /// # Errors
-    /// If the address cannot be listened on, or the directory of queues cannot be made.
+    /// If the address cannot be listened on, the directory of queues cannot be made, or a file of
+    /// users or certificates cannot be used.
     pub async fn start(options: Options, engine: EngineHandle) -> Result<Server, StartError> {
+        let gate = Gate::new(&options.auth)?;
+        let tls = options.tls.as_ref().map(Tls::new).transpose()?;
         let bad = |source| StartError::Listen { address: options.http.clone(), source };
         let listener = TcpListener::bind(&options.http).await.map_err(bad)?;
         let address = listener.local_addr().map_err(bad)?;
@@ -115,13 +139,14 @@ impl Server {
         };
         let doors = Doors {
             engine: engine.clone(),
+            gate,
             workflows: Workflows::new(engine.clone(), options.workflows),
             queues: queues.clone(),
             requests: Arc::default(),
         };
         let permits = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
         tokio::spawn(progress::tell(engine, watched.clone()));
-        let listener = tokio::spawn(listen(listener, doors, permits, watched));
+        let listener = tokio::spawn(listen(listener, tls, doors, permits, watched));
         tracing::info!(%address, "listening");
         Ok(Server { address, queues, stopping, listener })
     }
@@ -165,6 +190,7 @@ impl Drop for Server {
 /// Takes connections until it is told to stop; those that are open then.
 async fn listen(
     listener: TcpListener,
+    tls: Option<Tls>,
     doors: Doors,
     permits: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
@@ -178,7 +204,7 @@ async fn listen(
         while connections.try_join_next().is_some() {}
         match taken {
             Ok((stream, permit)) => {
-                connections.spawn(serve(stream, doors.clone(), stopping.clone(), permit));
+                connections.spawn(serve(stream, tls.clone(), doors.clone(), stopping.clone(), permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
@@ -202,9 +228,29 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> io::Result<
     Ok((stream, permit))
 }
 
-/// Serves one connection. When its client leaves, the request that is being answered is dropped,
-/// which undoes a claim that waits.
-async fn serve(stream: TcpStream, doors: Doors, mut stopping: watch::Receiver<bool>, _permit: OwnedSemaphorePermit) {
+/// Serves one connection, once it is secured if it shall be.
+async fn serve(
+    stream: TcpStream,
+    tls: Option<Tls>,
+    doors: Doors,
+    stopping: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+) {
+    match tls {
+        None => speak(stream, doors, stopping).await,
+        Some(tls) => match tls.secure(stream).await {
+            Ok(stream) => speak(stream, doors, stopping).await,
+            Err(error) => tracing::debug!(%error, "a connection could not be secured"),
+        },
+    }
+}
+
+/// Answers the requests of a connection. When its client leaves, the one that is being answered is
+/// dropped, which undoes a claim that waits.
+async fn speak<S>(stream: S, doors: Doors, mut stopping: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = service_fn(move |request: Request<Incoming>| {
         let doors = doors.clone();
         async move { Ok::<_, Infallible>(doors.answer(request).await) }

@@ -13,6 +13,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::User;
 use crate::fault::Fault;
 
 /// What a handler makes of a request.
@@ -67,6 +68,8 @@ impl HttpBody for Body {
 pub(crate) struct Call<'a> {
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// Who sent it, if that is known.
+    pub user: Option<&'a User>,
     pub body: Bytes,
 }
 

@@ -59,6 +59,20 @@ impl Default for Options {
     }
 }
 
+/// Who sent a request, if that is known: an extension of it, set by whoever looked at its credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User(Arc<str>);
+
+impl User {
+    pub fn new(name: &str) -> User {
+        User(name.into())
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Answers the requests of torc's API. Clones are the same door.
 #[derive(Clone)]
 pub struct Door {

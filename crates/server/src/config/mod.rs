@@ -1,6 +1,7 @@
 //! What a server is told by its command line, its environment and its file. Nobody else reads these.
 
 mod durability;
+mod secured;
 mod torc_server;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 pub use durability::{Durability, DurabilitySettings};
+pub use secured::{AuthSettings, TlsSettings};
 pub use torc_server::TorcServer;
 
 use crate::Options;
@@ -75,6 +77,10 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_SLOW_STATEMENT")]
     #[serde(deserialize_with = "some_duration")]
     pub slow_statement: Option<Duration>,
+    #[command(flatten)]
+    pub auth: AuthSettings,
+    #[command(flatten)]
+    pub tls: TlsSettings,
     /// A key alone: the flag of this name is every command's.
     #[arg(skip)]
     pub log_level: Option<String>,
@@ -91,7 +97,9 @@ impl Settings {
         let mut settings = Settings::parse(&text)
             .map_err(|error| ConfigError::Unknown { path: path.to_owned(), why: error.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for path in [&mut settings.db, &mut settings.queues].into_iter().flatten() {
+        let Settings { db, queues, auth, tls, .. } = &mut settings;
+        let paths = [db, queues, &mut auth.htpasswd, &mut auth.tokens, &mut tls.cert, &mut tls.key];
+        for path in paths.into_iter().flatten() {
             // An absolute path stays as it is.
             *path = folder.join(&path);
         }
@@ -111,6 +119,8 @@ impl Settings {
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
             slow_statement: self.slow_statement.or(below.slow_statement),
+            auth: self.auth.over(below.auth),
+            tls: self.tls.over(below.tls),
             log_level: self.log_level.or(below.log_level),
         }
     }
@@ -131,6 +141,8 @@ impl Settings {
             listening: Options {
                 http: self.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
                 queues: self.queues,
+                auth: self.auth.resolve(),
+                tls: self.tls.resolve()?,
                 ..Options::loopback()
             },
         })

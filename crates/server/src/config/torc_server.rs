@@ -3,8 +3,9 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use super::{Config, ConfigError, DurabilitySettings, STOP_TIMEOUT};
+use super::{AuthSettings, Config, ConfigError, DurabilitySettings, STOP_TIMEOUT, TlsSettings};
 use crate::Options;
 
 const HEADING: &str = "Without FILE: torc-server's run";
@@ -32,6 +33,24 @@ pub struct TorcServer {
     /// Stop when stdin ends.
     #[arg(long)]
     pub shutdown_on_stdin_eof: bool,
+    /// Secure connections, with --tls-cert and --tls-key.
+    #[arg(long)]
+    pub https: bool,
+    /// The certificate, and those that vouch for it, in PEM.
+    #[arg(long, value_name = "FILE", env = "TORC_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM.
+    #[arg(long, value_name = "FILE", env = "TORC_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Users, as `htpasswd -B` writes them.
+    #[arg(long, value_name = "FILE", env = "TORC_AUTH_FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Refuse who shows no credentials; otherwise he is anonymous.
+    #[arg(long)]
+    pub require_auth: bool,
+    /// How long a password that was right is not looked at again [default: 60].
+    #[arg(long, value_name = "SECONDS", env = "TORC_CREDENTIAL_CACHE_TTL_SECS")]
+    pub credential_cache_ttl_secs: Option<u64>,
 }
 
 impl TorcServer {
@@ -49,6 +68,17 @@ impl TorcServer {
         })?;
         let host = self.host.as_deref().unwrap_or("0.0.0.0");
         let port = self.port.unwrap_or(8080);
+        // A certificate alone, as a variable may name one, does not ask for it; torc's flag does.
+        let tls = TlsSettings { cert: self.tls_cert.clone(), key: self.tls_key.clone() };
+        if self.https && tls.cert.is_none() {
+            return Err(ConfigError::Contradiction("--https needs --tls-cert and --tls-key".to_owned()));
+        }
+        let auth = AuthSettings {
+            htpasswd: self.auth_file.clone(),
+            tokens: None,
+            required: Some(self.require_auth),
+            cached_for: self.credential_cache_ttl_secs.map(Duration::from_secs),
+        };
         let is_bare_v6 = host.contains(':') && !host.starts_with('[');
         Ok(Config {
             slow_statement: None,
@@ -60,6 +90,8 @@ impl TorcServer {
             stops_with_stdin: self.shutdown_on_stdin_eof,
             listening: Options {
                 http: if is_bare_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") },
+                auth: auth.resolve(),
+                tls: if self.https { tls.resolve()? } else { None },
                 ..Options::loopback()
             },
         })

@@ -1,5 +1,7 @@
 //! The listener: where it listens, how many it serves, how it stops.
 
+mod secured;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -35,7 +35,8 @@ where
         Some(segments) => match http::read_body(body, body_max(segments, door.options())).await {
             Err(fault) => Err(fault),
             Ok(body) => {
-                let call = Call { query: parts.uri.query(), headers: &parts.headers, body };
+                let user = parts.extensions.get();
+                let call = Call { query: parts.uri.query(), headers: &parts.headers, user, body };
                 route(door, &parts.method, segments, &call).await
             }
         },

@@ -60,6 +60,9 @@ pub(super) async fn create(door: &Door, call: &Call<'_>) -> Reply {
         )));
     }
     model.access_groups = None;
+    if let Some(user) = call.user {
+        model.user = user.name().to_owned();
+    }
     model.env.take_if(|env| env.is_empty());
     model.timestamp = Some(rfc3339_z(door.engine().now()));
     model.compute_node_wait_for_new_jobs_seconds.get_or_insert(90);
