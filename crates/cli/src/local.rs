@@ -27,11 +27,12 @@ impl Local {
         db: &Path,
         durability: Durability,
         slow_statement: Option<Duration>,
+        hold: Option<Duration>,
         listening: ServerOptions,
     ) -> anyhow::Result<Local> {
         let db = db.to_owned();
         // It may migrate, and waits for the disk.
-        let opening = tokio::task::spawn_blocking(move || open(&db, durability, slow_statement));
+        let opening = tokio::task::spawn_blocking(move || open(&db, durability, slow_statement, hold));
         let (engine, readers) = opening.await.context("opening the database panicked")??;
         let server = Server::start(listening, engine.clone()).await?;
         let url = format!("http://{}", server.address());
@@ -70,6 +71,7 @@ fn open(
     db: &Path,
     durability: Durability,
     slow_statement: Option<Duration>,
+    hold: Option<Duration>,
 ) -> anyhow::Result<(EngineHandle, SqliteReaders)> {
     let survives = match durability {
         Durability::Power { .. } => Survives::Power,
@@ -77,7 +79,10 @@ fn open(
     };
     let store =
         SqliteStore::open(db, StoreOptions { durability: survives, slow_statement, ..StoreOptions::default() })?;
-    let options = engine_options(durability, &store)?;
+    let mut options = engine_options(durability, &store)?;
+    if let Some(wanted) = hold {
+        options.hold = wanted;
+    }
     let readers = store.readers();
     let reader = || readers.open().map_err(|error| StoreError::Broken(Box::new(error)));
     let engine = Engine::start(store, reader, Arc::new(SystemClock::new()), options);
