@@ -180,7 +180,8 @@ impl Parser<'_> {
     fn matching(&mut self, left: Node, op: &'static str) -> Parsed {
         let right = self.comparison()?;
         let mut height = left.height.max(right.height);
-        let escape = if self.take_word("ESCAPE") {
+        // A pattern of GLOB has no escapes.
+        let escape = if matches!(op, "LIKE" | "NOT LIKE") && self.take_word("ESCAPE") {
             let escape = self.comparison()?;
             height = height.max(escape.height);
             Some(Box::new(escape))

@@ -101,6 +101,15 @@ fn more_than_one_expression_is_refused() {
 }
 
 #[test]
+fn only_like_has_an_escape() {
+    checked("payload like 'a!%' escape '!'");
+    checked("payload not like 'a!%' escape '!'");
+    // SQLite would not prepare it.
+    refused("payload glob 'a!*' escape '!'");
+    refused("payload not glob 'a!*' escape '!'");
+}
+
+#[test]
 fn what_is_too_deep_or_too_large_is_refused() {
     assert_eq!(refused(&"(".repeat(5_000)), "the expression is too large");
     assert_eq!(refused(&"(".repeat(500)), "the expression is too deep");
