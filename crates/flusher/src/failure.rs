@@ -1,7 +1,8 @@
-//! What can go wrong with a commit, sorted by what to do next.
+//! What can go wrong with a commit or on the way to it, sorted by what to do next.
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 /// The error underneath, as its owner made it.
 pub type Cause = Box<dyn Error + Send + Sync + 'static>;
@@ -38,6 +39,39 @@ impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Failure::Busy(cause) | Failure::Broken(cause) => Some(&**cause),
+        }
+    }
+}
+
+/// Why an operation was not carried out, sorted by what to do next.
+#[derive(Debug, Clone)]
+pub enum Refused {
+    /// The ledger stayed busy for the whole `busy_timeout`. Nothing was written; try again.
+    Busy(Arc<Cause>),
+    /// Too many operations wait in line. Try again later.
+    Full,
+    /// The ledger broke; this group takes no more.
+    Broken(Arc<Cause>),
+    /// The group was closed.
+    Closed,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Busy(cause) => write!(f, "busy: {cause}"),
+            Refused::Full => write!(f, "too many operations wait in line"),
+            Refused::Broken(cause) => write!(f, "broken: {cause}"),
+            Refused::Closed => write!(f, "closed"),
+        }
+    }
+}
+
+impl Error for Refused {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Refused::Busy(cause) | Refused::Broken(cause) => Some(&***cause),
+            Refused::Full | Refused::Closed => None,
         }
     }
 }

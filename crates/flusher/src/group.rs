@@ -2,8 +2,8 @@
 //!
 //! A caller that finds nobody leading takes the ledger and commits its operation on its own thread:
 //! one uncontended lock before and one after. Whoever comes meanwhile waits in line with its
-//! operation; the leader takes what is in line into its transaction, answers it, and hands the
-//! ledger to the next in line. Operations from async callers are led by an attendant thread, which
+//! operation; the leader takes what is in line into its transaction, hands the ledger to the next
+//! in line, and answers, with one call of the system for all who wait together. Operations from async callers are led by an attendant thread, which
 //! starts with the first of them.
 
 use std::collections::VecDeque;
@@ -13,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::seat::{Seat, Submission, Turn};
-use crate::{Backoff, Cause, Failure};
+use crate::seat::{Hall, Seat, Submission, Turn};
+use crate::{Backoff, Cause, Failure, Refused};
 
 /// Where operations go, several in one transaction.
 pub trait Ledger: Send + 'static {
@@ -44,16 +44,22 @@ pub trait Ledger: Send + 'static {
     /// Undoes what was applied since [`begin`](Ledger::begin); called after any failure since.
     fn roll_back(&mut self);
 
-    /// A transaction of one operation; override it where that is cheaper. The operation may be
-    /// taken apart once it is committed.
+    /// A transaction of one operation; override it where that is cheaper.
     ///
     /// # Errors
     /// As the three steps.
-    fn apply_alone(&mut self, op: &mut Self::Op) -> Result<Self::Answer, Failure> {
+    fn apply_alone(&mut self, op: &Self::Op) -> Result<Self::Answer, Failure> {
         self.begin()?;
         let answer = self.apply(op)?;
         self.commit()?;
         Ok(answer)
+    }
+
+    /// Completes an answer, after its commit, with what its operation holds. It runs where the
+    /// caller is, while others commit.
+    fn settle(op: Self::Op, answer: Self::Answer) -> Self::Answer {
+        drop(op);
+        answer
     }
 }
 
@@ -85,39 +91,6 @@ impl Default for GroupOptions {
     }
 }
 
-/// Why an operation was not carried out, sorted by what to do next.
-#[derive(Debug, Clone)]
-pub enum Refused {
-    /// The ledger stayed busy for the whole `busy_timeout`. Nothing was written; try again.
-    Busy(Arc<Cause>),
-    /// Too many operations wait in line. Try again later.
-    Full,
-    /// The ledger broke; this group takes no more.
-    Broken(Arc<Cause>),
-    /// The group was closed.
-    Closed,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refused::Busy(cause) => write!(f, "busy: {cause}"),
-            Refused::Full => write!(f, "too many operations wait in line"),
-            Refused::Broken(cause) => write!(f, "broken: {cause}"),
-            Refused::Closed => write!(f, "closed"),
-        }
-    }
-}
-
-impl std::error::Error for Refused {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Refused::Busy(cause) | Refused::Broken(cause) => Some(&***cause),
-            Refused::Full | Refused::Closed => None,
-        }
-    }
-}
-
 /// A ledger that many callers share.
 pub struct Group<L: Ledger> {
     shared: Arc<Shared<L>>,
@@ -139,9 +112,13 @@ struct Shared<L: Ledger> {
 struct State<L: Ledger> {
     ledger: Place<L>,
     line: VecDeque<Waiting<L>>,
+    /// Where those wait who join the line now, but for the first, who is to lead next.
+    hall: Arc<Hall>,
     /// How many callers wait for room in the line.
     outside: usize,
     gathering: Option<Gathering>,
+    /// A leader sleeps while it gathers.
+    gatherer_sleeps: bool,
     has_attendant: bool,
     /// Why nobody may join any more.
     ended: Option<Refused>,
@@ -182,8 +159,10 @@ impl<L: Ledger> Group<L> {
         let state = State {
             ledger: Place::Free(Box::new(ledger)),
             line: VecDeque::new(),
+            hall: Arc::default(),
             outside: 0,
             gathering: None,
+            gatherer_sleeps: false,
             has_attendant: false,
             ended: None,
         };
@@ -209,17 +188,20 @@ impl<L: Ledger> Group<L> {
         state = shared.wait_for_room(state)?;
         state.came_back();
         if let Some(ledger) = state.take_free() {
+            // Nobody is in line while the ledger is free.
+            let is_alone = state.gathering.is_none();
             drop(state);
-            return shared.lead(ledger, op);
+            return shared.lead(ledger, op, is_alone).map(settle::<L>);
         }
-        let seat = Arc::new(Seat::for_this_thread());
+        let seat = Arc::new(if state.line.is_empty() { Seat::for_this_thread() } else { Seat::in_hall(&state.hall) });
         state.line.push_back(Waiting { op: Some(op), seat: Arc::clone(&seat) });
         shared.tell_gatherer(state);
         match seat.wait() {
-            Turn::Answered(answer) => answer,
+            Turn::Committed(op, answer) => Ok(L::settle(op, answer)),
+            Turn::Refused(refused) => Err(refused),
             Turn::Lead(ledger, op) => {
                 let op = op.expect("an operation in line is handed on with the ledger");
-                shared.lead(ledger, op)
+                shared.lead(ledger, op, false).map(settle::<L>)
             }
         }
     }
@@ -275,8 +257,8 @@ impl<L: Ledger> Group<L> {
                 shared.tell_gatherer(state);
                 match seat.wait() {
                     Turn::Lead(ledger, _) => ledger,
-                    Turn::Answered(Err(refused)) => return Err(refused),
-                    Turn::Answered(Ok(_)) => unreachable!("no operation was in line here"),
+                    Turn::Refused(refused) => return Err(refused),
+                    Turn::Committed(..) => unreachable!("no operation was in line here"),
                 }
             }
         };
@@ -349,6 +331,8 @@ impl<L: Ledger> State<L> {
 /// What a leader has applied, with who waits for it; the leader's own operation comes first.
 struct Batch<L: Ledger> {
     own: L::Op,
+    /// Nobody else was there when it began.
+    is_alone: bool,
     joined: Vec<(L::Op, Arc<Seat<L>>)>,
     /// So many of the joined were applied in a try before, or in this one.
     tried: usize,
@@ -375,24 +359,26 @@ impl<L: Ledger> Shared<L> {
     }
 
     fn tell_gatherer(&self, state: MutexGuard<'_, State<L>>) {
-        let all_came = state.gathering.is_none();
+        let is_enough = state.gathering.is_none() || state.line.len() >= self.options.batch_max;
+        let wakes = is_enough && state.gatherer_sleeps;
         drop(state);
-        if all_came {
+        if wakes {
             self.gathered.notify_one();
         }
     }
 
-    /// Leads one transaction, with `own` first in it.
-    fn lead(&self, mut ledger: Box<L>, own: L::Op) -> Result<L::Answer, Refused> {
-        self.gather();
-        let mut batch = Batch { own, joined: Vec::new(), tried: 0 };
+    /// Leads one transaction, with `own` first in it; if it `is_alone`, without looking for others.
+    fn lead(&self, mut ledger: Box<L>, own: L::Op, is_alone: bool) -> Result<(L::Op, L::Answer), Refused> {
+        if !is_alone {
+            self.gather();
+        }
+        let mut batch = Batch { own, is_alone, joined: Vec::new(), tried: 0 };
         match self.commit(&mut ledger, &mut batch) {
             Ok(Committed { own, joined, took }) => {
                 self.hand_on(ledger, 1 + joined.len(), took);
-                for ((_, seat), answer) in batch.joined.into_iter().zip(joined) {
-                    seat.answer(Ok(answer));
-                }
-                Ok(own)
+                let answers = batch.joined.into_iter().zip(joined);
+                Seat::all_come(answers.map(|((op, seat), answer)| (seat, Turn::Committed(op, answer))));
+                Ok((batch.own, own))
             }
             Err(refused) => {
                 match &refused {
@@ -401,9 +387,7 @@ impl<L: Ledger> Shared<L> {
                         self.hand_on(ledger, 0, Duration::ZERO);
                     }
                 }
-                for (_, seat) in batch.joined {
-                    seat.answer(Err(refused.clone()));
-                }
+                Seat::all_come(batch.joined.into_iter().map(|(_, seat)| (seat, Turn::Refused(refused.clone()))));
                 Err(refused)
             }
         }
@@ -418,8 +402,10 @@ impl<L: Ledger> Shared<L> {
                 state.gathering = None;
                 return;
             }
+            state.gatherer_sleeps = true;
             let woken = self.gathered.wait_timeout(state, wait);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.gatherer_sleeps = false;
         }
     }
 
@@ -452,8 +438,9 @@ impl<L: Ledger> Shared<L> {
     }
 
     fn try_commit(&self, ledger: &mut L, batch: &mut Batch<L>) -> Result<Committed<L::Answer>, Failure> {
-        if batch.joined.is_empty() && !self.take_line(batch) {
-            let own = ledger.apply_alone(&mut batch.own)?;
+        let is_alone = std::mem::take(&mut batch.is_alone);
+        if is_alone || (batch.joined.is_empty() && !self.take_line(batch)) {
+            let own = ledger.apply_alone(&batch.own)?;
             return Ok(Committed { own, joined: Vec::new(), took: Duration::ZERO });
         }
         let start = Instant::now();
@@ -474,6 +461,8 @@ impl<L: Ledger> Shared<L> {
                 break;
             }
         }
+        // Who joins from here on is answered by another commit.
+        self.lock().hall = Arc::default();
         let applied = Instant::now();
         ledger.commit()?;
         Ok(Committed { own, joined, took: applied.elapsed() })
@@ -528,7 +517,7 @@ impl<L: Ledger> Shared<L> {
                 self.tell_room(&state);
                 let next = state.line.pop_front().expect("the line has a front");
                 drop(state);
-                next.seat.lead(ledger, next.op);
+                next.seat.come(Turn::Lead(ledger, next.op));
             }
         }
     }
@@ -550,9 +539,7 @@ impl<L: Ledger> Shared<L> {
         self.room.notify_all();
         self.free.notify_all();
         self.attend.notify_all();
-        for waiting in line {
-            waiting.seat.answer(Err(refused.clone()));
-        }
+        Seat::all_come(line.into_iter().map(|waiting| (waiting.seat, Turn::Refused(refused.clone()))));
     }
 
     /// The attendant's life: leads when an async caller is next in line.
@@ -565,8 +552,10 @@ impl<L: Ledger> Shared<L> {
                     let next = state.line.pop_front().expect("the ledger is left for the next");
                     drop(state);
                     let op = next.op.expect("an async caller is in line with an operation");
-                    let answer = self.lead(ledger, op);
-                    next.seat.answer(answer);
+                    next.seat.come(match self.lead(ledger, op, false) {
+                        Ok((op, answer)) => Turn::Committed(op, answer),
+                        Err(refused) => Turn::Refused(refused),
+                    });
                     state = self.lock();
                     continue;
                 }
@@ -585,6 +574,10 @@ struct Committed<A> {
     own: A,
     joined: Vec<A>,
     took: Duration,
+}
+
+fn settle<L: Ledger>((op, answer): (L::Op, L::Answer)) -> L::Answer {
+    L::settle(op, answer)
 }
 
 fn panicked() -> Arc<Cause> {

@@ -24,8 +24,8 @@ mod writer;
 
 pub use backoff::Backoff;
 pub use cadence::{Cadence, CadenceOptions, Flush};
-pub use failure::{Cause, Failure};
-pub use group::{Group, GroupOptions, Ledger, Refused};
+pub use failure::{Cause, Failure, Refused};
+pub use group::{Group, GroupOptions, Ledger};
 pub use seat::Submission;
 pub use sync::BackgroundSync;
 pub use writer::{NotIdle, Report, Sink, Stopped, Syncing, Writer};

@@ -49,11 +49,6 @@ impl Json {
         Json(text)
     }
 
-    /// Takes the text and leaves nothing, which is no document.
-    pub(crate) fn take(&mut self) -> Self {
-        Json(std::mem::take(&mut self.0))
-    }
-
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -95,8 +95,7 @@ impl Ledger for FileLedger {
     }
 
     fn apply(&mut self, op: &Op) -> Result<Answer, Failure> {
-        let answer = self.apply_within(op)?;
-        Ok(answer.map(|given| op.complete(given)))
+        self.apply_within(op)
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
@@ -120,7 +119,7 @@ impl Ledger for FileLedger {
 
     /// One statement is a transaction by itself; and where nobody else can come between, so are
     /// one write and what was read for it.
-    fn apply_alone(&mut self, op: &mut Op) -> Result<Answer, Failure> {
+    fn apply_alone(&mut self, op: &Op) -> Result<Answer, Failure> {
         self.check_sync()?;
         self.conn.refresh().map_err(failure)?;
         let is_alone =
@@ -129,13 +128,17 @@ impl Ledger for FileLedger {
             self.begin()?;
             let answer = self.apply_within(op)?;
             self.commit()?;
-            return Ok(answer.map(|given| op.consume(given)));
+            return Ok(answer);
         }
         let answer = op.apply(&mut self.conn, (self.clock)())?;
         if !op.only_reads() {
             self.committed();
         }
-        Ok(answer.map(|given| op.consume(given)))
+        Ok(answer)
+    }
+
+    fn settle(op: Op, answer: Answer) -> Answer {
+        answer.map(|given| op.complete(given))
     }
 }
 

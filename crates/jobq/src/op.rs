@@ -137,21 +137,9 @@ impl Op {
     }
 
     /// Completes a new job with what was given for it.
-    pub(crate) fn complete(&self, given: Given) -> Given {
-        match (given, &self.ask) {
+    pub(crate) fn complete(self, given: Given) -> Given {
+        match (given, self.ask) {
             (Given::Created { id, events, modified }, Ask::Create { payload, state, .. }) => {
-                let (payload, state) = (payload.clone(), state.clone());
-                Given::Job(Job { id, payload, events, state, modified })
-            }
-            (given, _) => given,
-        }
-    }
-
-    /// Completes a new job with what was given for it, when that is needed no more.
-    pub(crate) fn consume(&mut self, given: Given) -> Given {
-        match (given, &mut self.ask) {
-            (Given::Created { id, events, modified }, Ask::Create { payload, state, .. }) => {
-                let (payload, state) = (payload.take(), state.take());
                 Given::Job(Job { id, payload, events, state, modified })
             }
             (given, _) => given,

@@ -93,7 +93,7 @@ impl Ledger for Paper {
         self.open.clear();
     }
 
-    fn apply_alone(&mut self, op: &mut u64) -> Result<Answer, Failure> {
+    fn apply_alone(&mut self, op: &u64) -> Result<Answer, Failure> {
         if let Some(gate) = self.gate.take() {
             gate.reached.send(()).expect("the test listens");
             gate.go.recv().expect("the test lets the first go");
