@@ -31,8 +31,14 @@ pub fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the Python module into an environment of its own, and tests it there.
+/// Tests the Python module.
 fn python() -> anyhow::Result<()> {
+    let python = python_with_module()?;
+    sh(&python, &["-m", "pytest", "--quiet", "python/tests"])
+}
+
+/// Builds the Python module into an environment of its own; the interpreter of that.
+pub fn python_with_module() -> anyhow::Result<String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     let environment = target.join("python");
     let folder = environment.to_string_lossy();
@@ -42,7 +48,7 @@ fn python() -> anyhow::Result<()> {
         sh("python3", &["-m", "venv", &folder])?;
     }
     let python = environment.join("bin").join("python");
-    let python = python.to_string_lossy();
+    let python = python.to_string_lossy().into_owned();
     sh(&python, &["-m", "pip", "install", "--quiet", "./python[test]"])?;
-    sh(&python, &["-m", "pytest", "--quiet", "python/tests"])
+    Ok(python)
 }

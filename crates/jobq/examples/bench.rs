@@ -119,18 +119,17 @@ fn disk(path: &Path, calls: usize) -> Result<Duration, Failed> {
 fn bare(path: &Path, synchronous: &str, calls: usize) -> Result<Duration, Failed> {
     let db = open_bare(path, synchronous)?;
     let mut insert = db.prepare(INSERT)?;
-    let payload = payload();
+    let (payload, state) = (payload(), state());
     let in_memory = path == Path::new(":memory:");
     let start = Watch::start(in_memory);
     for _ in 0..calls {
-        insert.execute(params![payload.to_string(), EVENTS, STATE, MODIFIED])?;
+        insert.execute(params![payload.to_string(), EVENTS, state.to_string(), MODIFIED])?;
     }
     Ok(start.took())
 }
 
 const INSERT: &str = "INSERT INTO job (payload, events, state, modified) VALUES (?1, ?2, ?3, ?4)";
 const EVENTS: &str = r#"[["job_created",{"timestamp":"1700000000"}]]"#;
-const STATE: &str = r#"["CREATED"]"#;
 const MODIFIED: i64 = 1_700_000_000;
 
 /// jobq's table, with nothing around.
@@ -149,13 +148,13 @@ fn open_bare(path: &Path, synchronous: &str) -> Result<Connection, Failed> {
 fn batches(path: &Path, calls: usize) -> Result<Duration, Failed> {
     let db = open_bare(path, "FULL")?;
     let mut insert = db.prepare(INSERT)?;
-    let payload = payload();
+    let (payload, state) = (payload(), state());
     let start = Watch::start(false);
     for call in 0..calls {
         if call % CALLERS == 0 {
             db.execute_batch("BEGIN IMMEDIATE")?;
         }
-        insert.execute(params![payload.to_string(), EVENTS, STATE, MODIFIED])?;
+        insert.execute(params![payload.to_string(), EVENTS, state.to_string(), MODIFIED])?;
         if (call + 1) % CALLERS == 0 || call + 1 == calls {
             db.execute_batch("COMMIT")?;
         }
@@ -168,6 +167,10 @@ fn payload() -> serde_json::Value {
     json!({"user_id": 2_863_311_530_u32, "msg": "x".repeat(256)})
 }
 
+fn state() -> serde_json::Value {
+    json!(["CREATED"])
+}
+
 fn open(path: &Path, durability: Durability) -> Result<JobQueue, Failed> {
     Ok(JobQueue::open_with(path, Options { durability, ..Options::default() })?)
 }
@@ -176,10 +179,10 @@ fn jobq(table: &mut Table, name: &str, durability: Option<Durability>, dir: &Pat
     let path = durability.map_or_else(|| ":memory:".into(), |_| dir.join(name));
     let queue = open(&path, durability.unwrap_or_default())?;
     let in_memory = durability.is_none();
-    let payload = payload();
+    let (payload, state) = (payload(), state());
     let start = Watch::start(in_memory);
     for _ in 0..calls {
-        queue.create(&payload, json!(["CREATED"]))?;
+        queue.create(&payload, &state)?;
     }
     table.add(&format!("jobq {name}: create"), calls, start.took());
     let query = Query::from("json_extract(j.state, '$[0]') = 'CREATED'");
@@ -207,8 +210,8 @@ fn many(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed> {
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| {
                 scope.spawn(|| -> Result<(), forebay_jobq::Error> {
-                    let payload = payload();
-                    (0..each).try_for_each(|_| queue.create(&payload, json!(["CREATED"])).map(drop))
+                    let (payload, state) = (payload(), state());
+                    (0..each).try_for_each(|_| queue.create(&payload, &state).map(drop))
                 })
             })
             .collect();
@@ -229,9 +232,9 @@ fn many_tasks(table: &mut Table, dir: &Path, calls: usize) -> Result<(), Failed>
         for _ in 0..CALLERS {
             let queue = queue.clone();
             tasks.spawn(async move {
-                let payload = payload();
+                let (payload, state) = (payload(), state());
                 for _ in 0..each {
-                    queue.create(&payload, json!(["CREATED"])).await?;
+                    queue.create(&payload, &state).await?;
                 }
                 Ok::<_, forebay_jobq::Error>(())
             });

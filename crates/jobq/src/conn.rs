@@ -355,3 +355,29 @@ fn tables_sql(queue: &str, events: Events) -> String {
          {log}"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_parser_would_let_through_the_authorizer_refuses() {
+        let conn = Conn::open(Path::new(":memory:"), Durability::Power, Events::Column).expect("memory");
+        for sql in [
+            "SELECT name FROM sqlite_schema",
+            "SELECT 1 FROM job WHERE EXISTS (SELECT 1 FROM anosql_migration)",
+            "SELECT load_extension('x') FROM job",
+            "SELECT randomblob(1000000000) FROM job",
+            "DELETE FROM job",
+            "UPDATE job SET state = NULL",
+            "PRAGMA journal_mode",
+            "ATTACH 'other' AS other",
+            "CREATE TABLE other (id)",
+        ] {
+            conn.prepare_query(sql).map(drop).expect_err(sql);
+        }
+        conn.prepare_query("SELECT json_extract(state, '$[0]') FROM job").expect("a query");
+        // Our own statements are not behind it.
+        conn.prepare("SELECT name FROM sqlite_schema").expect("a statement of our own");
+    }
+}

@@ -33,7 +33,8 @@ pub enum Bench {
     },
     /// Changes a second through the SQLite store beside a bare loop over the same rows.
     Store,
-    /// jobq's three measurements, beside bare rusqlite and a bare write and fdatasync.
+    /// jobq's three measurements in Rust and in Python, beside bare rusqlite, Python's sqlite3, and a
+    /// bare write and fdatasync.
     Jobq,
 }
 
@@ -46,7 +47,10 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             &["run", "--release", "--locked", "-p", "forebay-store-sqlite", "--example", "commit_rate"],
         ),
         Bench::Jobq => {
-            crate::ci::sh("cargo", &["run", "--release", "--locked", "-p", "forebay-jobq", "--example", "bench"])
+            let rust =
+                crate::ci::sh("cargo", &["run", "--release", "--locked", "-p", "forebay-jobq", "--example", "bench"]);
+            crate::ci::sh(&crate::ci::python_with_module()?, &["python/bench.py"])?;
+            rust
         }
     }
 }

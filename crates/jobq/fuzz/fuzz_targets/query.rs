@@ -1,7 +1,7 @@
 //! Any text is refused as a query, or becomes an expression that SQLite prepares and that does no
 //! more than read a job.
 //!
-//! `cargo +nightly fuzz run query`
+//! `cargo +nightly fuzz run query -- -dict=fuzz/query.dict`
 
 #![no_main]
 
