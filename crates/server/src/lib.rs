@@ -4,6 +4,7 @@ pub mod auth;
 pub mod config;
 pub mod tls;
 
+mod browse;
 mod metrics;
 mod progress;
 
@@ -93,6 +94,9 @@ impl Doors {
             Ok(Some(user)) => drop(request.extensions_mut().insert(user)),
             Ok(None) => {}
             Err(auth::Unauthorized) => return auth::unauthorized().map(Either::Left),
+        }
+        if let Some(response) = browse::answer(request.method(), request.uri().path()) {
+            return response.map(Either::Left);
         }
         if request.uri().path() == metrics::PATH {
             return metrics::answer(request.method(), &self.engine, &self.requests).await.map(Either::Left);

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 /// A file that jobs read or write.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FileModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -18,12 +19,14 @@ pub struct FileModel {
 
 /// Body of `POST /bulk_files`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FilesModel {
     pub files: Vec<FileModel>,
 }
 
 /// Answer of `POST /bulk_files`, in the order of the request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CreateFilesResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<FileModel>>,
@@ -31,6 +34,7 @@ pub struct CreateFilesResponse {
 
 /// A JSON value that jobs read or write.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct UserDataModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -45,12 +49,14 @@ pub struct UserDataModel {
 
 /// Body of `POST /bulk_user_data`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct UserDataListModel {
     pub user_data: Vec<UserDataModel>,
 }
 
 /// Answer of `POST /bulk_user_data`, in the order of the request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CreateUserDataListResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_data: Option<Vec<UserDataModel>>,
@@ -58,6 +64,7 @@ pub struct CreateUserDataListResponse {
 
 /// What a job needs to run. `memory` is a memory string, `runtime` an ISO 8601 duration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResourceRequirementsModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -89,6 +96,7 @@ fn default_runtime() -> String {
 
 /// What happens when a job fails. `rules` is a JSON array of [`FailureHandlerRule`], as text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FailureHandlerModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -99,6 +107,7 @@ pub struct FailureHandlerModel {
 
 /// One rule of a failure handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FailureHandlerRule {
     /// The exit codes that this rule is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -119,6 +128,7 @@ const fn default_max_retries() -> i32 {
 
 /// A process that claims and runs jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ComputeNodeModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -160,6 +170,7 @@ pub struct ComputeNodeModel {
 
 /// An allocation asked of a scheduler.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ScheduledComputeNodesModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -172,6 +183,7 @@ pub struct ScheduledComputeNodesModel {
 
 /// Settings of a local scheduler.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LocalSchedulerModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -186,6 +198,7 @@ pub struct LocalSchedulerModel {
 
 /// Settings of a Slurm scheduler.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SlurmSchedulerModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -216,6 +229,7 @@ pub struct SlurmSchedulerModel {
 
 /// What Slurm accounted for one attempt.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SlurmStatsModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -241,6 +255,7 @@ pub struct SlurmStatsModel {
 
 /// Which Slurm job ran a job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SlurmJobCorrelationModel {
     pub slurm_job_id: String,
     pub job_id: i64,
@@ -249,6 +264,7 @@ pub struct SlurmJobCorrelationModel {
 
 /// Something that happened, for people to read.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -260,6 +276,7 @@ pub struct EventModel {
 
 /// How much an event of the stream matters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EventSeverity {
     Debug,
@@ -271,6 +288,7 @@ pub enum EventSeverity {
 
 /// A group of users.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AccessGroupModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -283,6 +301,7 @@ pub struct AccessGroupModel {
 
 /// A user's place in a group.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct UserGroupMembershipModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -295,6 +314,7 @@ pub struct UserGroupMembershipModel {
 
 /// A group that may see a workflow.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkflowAccessGroupModel {
     pub workflow_id: i64,
     pub group_id: i64,
@@ -304,6 +324,7 @@ pub struct WorkflowAccessGroupModel {
 
 /// Answer of `GET /access_check/{workflow_id}/{user_name}`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AccessCheckResponse {
     pub has_access: bool,
     pub user_name: String,
@@ -314,6 +335,7 @@ pub struct AccessCheckResponse {
 
 /// Body of `POST /admin/sql`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AdminSqlRequest {
     pub sql: String,
     #[serde(default)]
@@ -328,6 +350,7 @@ pub struct AdminSqlRequest {
 
 /// Answer of `POST /admin/sql`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AdminSqlResponse {
     pub columns: Vec<String>,
     pub items: Vec<Map<String, Value>>,
@@ -338,6 +361,7 @@ pub struct AdminSqlResponse {
 
 /// One statement that an administrator ran.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AdminAuditLogEntry {
     pub id: i64,
     pub user_name: String,
@@ -355,6 +379,7 @@ pub struct AdminAuditLogEntry {
 
 /// Answer of `POST /admin/reload-auth`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ReloadAuthResponse {
     pub message: String,
     pub user_count: i64,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 /// A job. In a request absent fields take the server's defaults; in an answer they are unset.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -62,6 +63,7 @@ pub struct JobModel {
 
 /// Compute nodes to schedule when the job is ready (older clients).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ComputeNodeSchedule {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_parallel_jobs: Option<i64>,
@@ -73,6 +75,7 @@ pub struct ComputeNodeSchedule {
 
 /// Where a job is in its life, in torc's words. The numbers are torc's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     #[default]
@@ -165,6 +168,7 @@ impl std::str::FromStr for JobStatus {
 
 /// Jobs of a workflow by status.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobStatusCounts {
     pub uninitialized: i64,
     pub blocked: i64,
@@ -222,12 +226,14 @@ impl JobStatusCounts {
 
 /// Body of `POST /bulk_jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobsModel {
     pub jobs: Vec<JobModel>,
 }
 
 /// Answer of `POST /bulk_jobs`, in the order of the request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct CreateJobsResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<JobModel>>,
@@ -235,6 +241,7 @@ pub struct CreateJobsResponse {
 
 /// What a runner has free: body of `POST /workflows/{id}/claim_jobs_based_on_resources/{limit}`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ComputeNodesResources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -254,6 +261,7 @@ pub struct ComputeNodesResources {
 
 /// Answer of a claim by resources; `reason` says why nothing was claimed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ClaimJobsBasedOnResources {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<JobModel>>,
@@ -263,6 +271,7 @@ pub struct ClaimJobsBasedOnResources {
 
 /// Answer of a claim by order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ClaimNextJobsResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<Vec<JobModel>>,
@@ -270,6 +279,7 @@ pub struct ClaimNextJobsResponse {
 
 /// How one attempt of a job ended. `job_name` is filled in on reads and ignored on writes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResultModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -298,6 +308,7 @@ pub struct ResultModel {
 
 /// One report of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobCompletionEntry {
     pub job_id: i64,
     pub status: JobStatus,
@@ -307,12 +318,14 @@ pub struct JobCompletionEntry {
 
 /// Body of `POST /workflows/{id}/batch_complete_jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BatchCompleteJobsRequest {
     pub completions: Vec<JobCompletionEntry>,
 }
 
 /// Why one report of a batch was refused.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobCompletionError {
     pub job_id: i64,
     pub message: String,
@@ -320,6 +333,7 @@ pub struct JobCompletionError {
 
 /// Answer of `POST /workflows/{id}/batch_complete_jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BatchCompleteJobsResponse {
     pub completed: Vec<i64>,
     pub errors: Vec<JobCompletionError>,
@@ -327,6 +341,7 @@ pub struct BatchCompleteJobsResponse {
 
 /// A job that runs now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RunningJobModel {
     pub job_id: i64,
     pub job_name: String,
@@ -340,6 +355,7 @@ pub struct RunningJobModel {
 
 /// One edge of the dependency graph.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobDependencyModel {
     pub job_id: i64,
     pub job_name: String,
@@ -350,6 +366,7 @@ pub struct JobDependencyModel {
 
 /// Who writes and who reads a file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobFileRelationshipModel {
     pub file_id: i64,
     pub file_name: String,
@@ -367,6 +384,7 @@ pub struct JobFileRelationshipModel {
 
 /// Who writes and who reads a piece of user data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobUserDataRelationshipModel {
     pub user_data_id: i64,
     pub user_data_name: String,
@@ -383,6 +401,7 @@ pub struct JobUserDataRelationshipModel {
 
 /// Answer of `GET /workflows/{id}/job_ids`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ListJobIdsResponse {
     pub job_ids: Vec<i64>,
     pub count: i64,
@@ -390,6 +409,7 @@ pub struct ListJobIdsResponse {
 
 /// One job to spawn. `depends_on` names jobs of the workflow or of the same request.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SpawnJobModel {
     pub name: String,
@@ -408,6 +428,7 @@ pub struct SpawnJobModel {
 
 /// Body of `POST /jobs/{id}/spawn_jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SpawnJobsRequest {
     /// Defaults to the name of the calling job.
@@ -421,6 +442,7 @@ pub struct SpawnJobsRequest {
 
 /// Answer of `POST /jobs/{id}/spawn_jobs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SpawnJobsResponse {
     pub spawned_job_ids: Vec<i64>,
     pub iteration: i64,

@@ -116,6 +116,7 @@ pub type ListUserGroupMembershipsResponse = AccessListResponse<UserGroupMembersh
 
 /// Body of every refusal. torc puts `{"message": …}` into `error`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ErrorResponse {
     pub error: Value,
     #[serde(rename = "errorNum", skip_serializing_if = "Option::is_none")]
@@ -146,18 +147,21 @@ impl ErrorResponse {
 
 /// An answer that is only a message.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MessageResponse {
     pub message: String,
 }
 
 /// Answer of `GET /ping`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PingResponse {
     pub status: String,
 }
 
 /// Answer of `GET /version`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct VersionResponse {
     pub version: String,
     pub api_version: String,
@@ -167,6 +171,7 @@ pub struct VersionResponse {
 
 /// Answer of a deletion of many.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DeleteCountResponse {
     pub count: i64,
 }

@@ -10,6 +10,7 @@ use crate::{ComputeNodesResources, JobCompletionEntry, JobCompletionError, JobMo
 
 /// Body of `POST /workflows/{id}/report_and_claim`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ReportAndClaimRequest {
     #[serde(default)]
     pub completions: Vec<JobCompletionEntry>,
@@ -20,6 +21,7 @@ pub struct ReportAndClaimRequest {
 
 /// What to claim. The reports of the same request are applied first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ClaimRequest {
     /// The most jobs to claim.
     pub limit: i64,
@@ -42,6 +44,7 @@ pub struct ClaimRequest {
 
 /// Answer of `POST /workflows/{id}/report_and_claim`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ReportAndClaimResponse {
     /// Ids of the jobs whose reports were accepted.
     pub completed: Vec<i64>,

@@ -10,6 +10,7 @@ use crate::job::JobStatusCounts;
 /// A workflow. `run_id`, `is_canceled`, `is_archived` and `timestamp` are the server's:
 /// values supplied by a client are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkflowModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -69,6 +70,7 @@ pub struct WorkflowModel {
 
 /// Settings of jobs that are spawned by jobs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DynamicJobsConfig {
     /// The most `spawn_jobs` calls of one lineage.
@@ -78,6 +80,7 @@ pub struct DynamicJobsConfig {
 
 /// Which of a job's output streams go to files, and to how many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StdioMode {
     /// Two files, `.o` and `.e`.
@@ -95,6 +98,7 @@ pub enum StdioMode {
 
 /// How a job's output is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct StdioConfig {
     #[serde(default)]
@@ -106,6 +110,7 @@ pub struct StdioConfig {
 
 /// Who starts and ends the processes of jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutionMode {
     /// The runner, with signals.
@@ -119,6 +124,7 @@ pub enum ExecutionMode {
 
 /// How jobs are run. Absent fields take the defaults named by the constants.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExecutionConfig {
     #[serde(default)]
@@ -176,6 +182,7 @@ impl ExecutionConfig {
 
 /// How finely resource use is recorded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MonitorGranularity {
     #[default]
@@ -185,6 +192,7 @@ pub enum MonitorGranularity {
 
 /// Resource monitoring of each job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct JobMonitorConfig {
     pub enabled: bool,
@@ -193,6 +201,7 @@ pub struct JobMonitorConfig {
 
 /// Resource monitoring of the compute node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct ComputeNodeMonitorConfig {
     pub enabled: bool,
@@ -210,6 +219,7 @@ impl Default for ComputeNodeMonitorConfig {
 /// Resource monitoring. `jobs` and `compute_node` are written as `null` when absent, as torc
 /// writes them. `enabled` and `granularity` are the older form of `jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct ResourceMonitorConfig {
     pub enabled: bool,
@@ -237,6 +247,7 @@ impl Default for ResourceMonitorConfig {
 
 /// Answer of `GET /workflows/{id}/status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkflowStatusResponse {
     pub workflow_id: i64,
     pub workflow_name: String,
@@ -263,6 +274,7 @@ pub struct WorkflowStatusResponse {
 
 /// Answer of `GET /workflows/{id}/is_complete`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct IsCompleteResponse {
     pub is_canceled: bool,
     pub is_complete: bool,
@@ -270,18 +282,21 @@ pub struct IsCompleteResponse {
 
 /// Answer of `GET /workflows/{id}/is_uninitialized`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct IsUninitializedResponse {
     pub is_uninitialized: bool,
 }
 
 /// Body of `POST /workflows/{id}/archive`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ArchiveWorkflowRequest {
     pub is_archived: bool,
 }
 
 /// Answer of `POST /workflows/{id}/reset_job_status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ResetJobStatusResponse {
     pub workflow_id: i64,
     pub updated_count: i64,
@@ -292,6 +307,7 @@ pub struct ResetJobStatusResponse {
 
 /// What the ready jobs of a workflow need in sum; maxima where named so.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GetReadyJobRequirementsResponse {
     pub num_jobs: i64,
     pub num_cpus: i64,
@@ -303,24 +319,28 @@ pub struct GetReadyJobRequirementsResponse {
 
 /// Ids of files that must exist before the workflow starts and do not.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ListRequiredExistingFilesResponse {
     pub files: Vec<i64>,
 }
 
 /// Ids of user data that must have a value before the workflow starts and have none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ListMissingUserDataResponse {
     pub user_data: Vec<i64>,
 }
 
 /// Names of the jobs that run again because an input changed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ProcessChangedJobInputsResponse {
     pub reinitialized_jobs: Vec<String>,
 }
 
 /// State of a server-side task, such as an asynchronous initialize.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TaskStatus {
     Queued,
@@ -331,6 +351,7 @@ pub enum TaskStatus {
 
 /// A server-side task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct TaskModel {
     pub id: i64,
     pub workflow_id: i64,
@@ -347,12 +368,14 @@ pub struct TaskModel {
 
 /// Answer of `GET /workflows/{id}/active_task`; `task` is `null` when there is none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ActiveTaskResponse {
     pub task: Option<TaskModel>,
 }
 
 /// Something that happens when a workflow gets to a point.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkflowActionModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -384,6 +407,7 @@ const fn one() -> i64 {
 
 /// Body of `POST /workflows/{id}/actions/{action_id}/claim`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ClaimActionRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute_node_id: Option<i64>,
@@ -391,6 +415,7 @@ pub struct ClaimActionRequest {
 
 /// Answer of a granted action claim, as the server writes it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ClaimActionResponse {
     pub action_id: i64,
     #[serde(default, alias = "success")]
@@ -399,6 +424,7 @@ pub struct ClaimActionResponse {
 
 /// A machine that runs a workflow's jobs over SSH.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RemoteWorkerModel {
     pub worker: String,
     pub workflow_id: i64,
@@ -406,6 +432,7 @@ pub struct RemoteWorkerModel {
 
 /// An entity of a workflow's RO-Crate.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct RoCrateEntityModel {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<i64>,
@@ -419,6 +446,7 @@ pub struct RoCrateEntityModel {
 
 /// Answer of the deletion of all RO-Crate entities of a workflow.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DeleteRoCrateEntitiesResponse {
     pub message: String,
     pub deleted_count: i64,

@@ -8,6 +8,7 @@
 //! - `routes`: which request goes where, and the handlers.
 //! - `http`, `fault`: bodies, parameters, refusals.
 //! - `rows`, `list`, `job`: catalog rows, lists and jobs on the wire.
+//! - `openapi`: what the door answers to, written down.
 //! - `kept`, `tasks`: what the door itself remembers, within bounds.
 
 mod fault;
@@ -15,6 +16,7 @@ mod http;
 mod job;
 mod kept;
 mod list;
+mod openapi;
 mod routes;
 mod rows;
 mod tasks;
@@ -29,6 +31,7 @@ use hyper::{Request, Response};
 use crate::fault::Fault;
 pub use crate::http::{Body, bare};
 use crate::kept::Kept;
+pub use crate::openapi::openapi_json;
 use crate::tasks::Tasks;
 
 /// Bounds of the door. Plain values.

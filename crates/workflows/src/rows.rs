@@ -10,7 +10,7 @@ use crate::fault::Fault;
 
 /// How a column looks on the wire, where its kind does not say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     /// As its kind.
     Plain,
     /// An integer that is a flag.
@@ -23,7 +23,7 @@ enum Form {
     Hidden,
 }
 
-fn form(table: Table, column: &str) -> Form {
+pub(crate) fn form(table: Table, column: &str) -> Form {
     if (table, column) == (Table::UserData, "data_before") {
         return Form::Hidden;
     }

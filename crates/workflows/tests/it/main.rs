@@ -2,6 +2,7 @@
 
 mod claims;
 mod diamond;
+mod openapi;
 mod refusals;
 mod resources;
 mod world;
