@@ -3,9 +3,11 @@
 //! Clients create jobs in a workflow that goes on, claim, start and complete them. A client whose
 //! server is killed goes on with what it was told as soon as there is a server again. At the end:
 //! every acknowledged job is there; every acknowledged claim went to one client only; every
-//! acknowledged outcome stands, once, and nothing took a newer state back.
+//! acknowledged outcome stands, once, and nothing took a newer state back; and what is left can be
+//! worked off. In `memory` a kill may take claims and outcomes back that nobody has read since: their
+//! jobs are done again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,10 +28,12 @@ const CREATED_AT_ONCE: usize = 20;
 #[derive(Default)]
 struct Heard {
     created: BTreeSet<i64>,
-    /// (job, attempt) → the clients that were told that they have it.
-    claimed: BTreeMap<(i64, i64), Vec<usize>>,
+    /// (job, attempt) → the servers that gave it away, by their number.
+    claimed: BTreeMap<(i64, i64), Vec<u32>>,
     /// (job, attempt) → return code of the outcome that was acknowledged.
     completed: BTreeMap<(i64, i64), i64>,
+    /// Outcomes that a read has shown: no kill may take them back.
+    seen: BTreeSet<(i64, i64)>,
     /// Sent, and the answer never came: it may have happened.
     unheard: BTreeSet<(i64, i64)>,
     faults: Vec<String>,
@@ -39,6 +43,10 @@ struct Heard {
 struct World {
     heard: RefCell<Heard>,
     address: RefCell<Option<SocketAddr>>,
+    /// Counts the servers.
+    boot: Cell<u32>,
+    /// What is answered may be taken back: `memory`.
+    may_repeat: bool,
     workflow: i64,
     node: i64,
     stop: RefCell<bool>,
@@ -46,18 +54,19 @@ struct World {
 
 pub fn run(kills: u32, seed: u64, profile: Profile) -> anyhow::Result<()> {
     let binary = build(profile)?;
-    for durability in ["power", "process"] {
+    for durability in ["power", "process", "memory"] {
         let start = Instant::now();
         let scratch = tempfile::tempdir()?;
         let db = scratch.path().join("crash.db");
         let heard = LocalSet::new().block_on(&runtime()?, history(&binary, &db, durability, kills, seed))?;
         println!(
             "crash {durability}: {kills} kills, {} requests, {} jobs created, {} claims, {} outcomes, nothing lost, \
-             nothing twice ({:.0} s)",
+             {} claims twice ({:.0} s)",
             heard.requests,
             heard.created.len(),
             heard.claimed.len(),
             heard.completed.len(),
+            heard.claimed.values().filter(|boots| boots.len() > 1).count(),
             start.elapsed().as_secs_f64()
         );
     }
@@ -73,6 +82,12 @@ pub fn power_cuts(cuts: u32, seed: u64) -> anyhow::Result<()> {
 
 /// A small generator: the moments are to differ, and to come again with the seed.
 struct Moments(u64);
+
+impl World {
+    fn was_given_twice(&self, id: i64, attempt: i64) -> bool {
+        self.heard.borrow().claimed.get(&(id, attempt)).is_some_and(|boots| boots.len() > 1)
+    }
+}
 
 impl Moments {
     fn next(&mut self, below: u64) -> u64 {
@@ -107,11 +122,14 @@ async fn history(
     let world = Rc::new(World {
         heard: RefCell::default(),
         address: RefCell::new(Some(server.address)),
+        boot: Cell::new(0),
+        may_repeat: durability == "memory",
         workflow,
         node,
         stop: RefCell::new(false),
     });
-    let clients: Vec<_> = (0..CLIENTS).map(|client| tokio::task::spawn_local(work(world.clone(), client))).collect();
+    let clients: Vec<_> =
+        (0..CLIENTS as u64).map(|client| tokio::task::spawn_local(work(world.clone(), client))).collect();
 
     let mut moments = Moments(seed);
     for _ in 0..kills {
@@ -119,6 +137,7 @@ async fn history(
         world.address.replace(None);
         server.kill()?;
         server = Server::start(binary, db, durability)?;
+        world.boot.set(world.boot.get() + 1);
         world.address.replace(Some(server.address));
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -126,15 +145,16 @@ async fn history(
     for client in clients {
         client.await?;
     }
+    work_off(&world).await?;
     let heard = world.heard.take();
-    audit(&heard, server.address, workflow).await?;
+    audit(&heard, server.address, &world).await?;
     Ok(heard)
 }
 
 /// One client: creates now and then, else claims, starts and completes.
-async fn work(world: Rc<World>, client: usize) {
-    let mut turn = client as u64;
+async fn work(world: Rc<World>, mut turn: u64) {
     while !*world.stop.borrow() {
+        let boot = world.boot.get();
         let Some(mut http) = connect(&world).await else { continue };
         // An error means that the server is gone: what was not heard is not known.
         while !*world.stop.borrow() {
@@ -142,7 +162,7 @@ async fn work(world: Rc<World>, client: usize) {
             let done = if turn.is_multiple_of(7) {
                 create(&world, &mut http).await
             } else {
-                one_job(&world, &mut http, client).await
+                one_job(&world, &mut http, boot).await.map(drop)
             };
             if done.is_err() {
                 break;
@@ -196,7 +216,8 @@ async fn create(world: &World, http: &mut Http) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn one_job(world: &World, http: &mut Http, client: usize) -> anyhow::Result<()> {
+/// Whether there was a job.
+async fn one_job(world: &World, http: &mut Http, boot: u32) -> anyhow::Result<bool> {
     let path = format!("/workflows/{}/claim_next_jobs?limit=1", world.workflow);
     let (status, answer) = ask(world, http, "POST", &path, None).await?;
     if status != 200 {
@@ -204,12 +225,43 @@ async fn one_job(world: &World, http: &mut Http, client: usize) -> anyhow::Resul
     }
     let Some(job) = answer["jobs"].as_array().and_then(|jobs| jobs.first()).cloned() else {
         tokio::time::sleep(AGAIN).await;
-        return Ok(());
+        return Ok(false);
     };
     let id = job["id"].as_i64().context("a claimed job has an id")?;
     let attempt = job["attempt_id"].as_i64().context("a claimed job has an attempt")?;
-    world.heard.borrow_mut().claimed.entry((id, attempt)).or_default().push(client);
-    finish(world, http, id, attempt).await
+    world.heard.borrow_mut().claimed.entry((id, attempt)).or_default().push(boot);
+    finish(world, http, id, attempt).await?;
+    if id % 4 == 0 && world.heard.borrow().completed.contains_key(&(id, attempt)) {
+        see(world, http, id, attempt).await?;
+    }
+    Ok(true)
+}
+
+/// Reads a job that this server has just completed.
+async fn see(world: &World, http: &mut Http, id: i64, attempt: i64) -> anyhow::Result<()> {
+    let (_, job) = ask(world, http, "GET", &format!("/jobs/{id}"), None).await?;
+    if job["status"] == "completed" && job["attempt_id"] == attempt {
+        world.heard.borrow_mut().seen.insert((id, attempt));
+    } else {
+        let fault = format!("attempt {attempt} of job {id} was completed, but a read shows {job}");
+        world.heard.borrow_mut().faults.push(fault);
+    }
+    Ok(())
+}
+
+/// What no client has any more is given back and done.
+async fn work_off(world: &World) -> anyhow::Result<()> {
+    let address = world.address.borrow().context("the last server is not killed")?;
+    let mut http = Http::connect(address).await?;
+    for status in ["pending", "running"] {
+        let path = format!("/jobs?workflow_id={}&status={status}&limit=100000", world.workflow);
+        let held = http.call("GET", &path, None).await?;
+        for id in held["items"].as_array().into_iter().flatten().filter_map(|job| job["id"].as_i64()) {
+            http.call("POST", &format!("/jobs/{id}/retry/1?max_retries=1000000"), None).await?;
+        }
+    }
+    while one_job(world, &mut http, world.boot.get()).await? {}
+    Ok(())
 }
 
 /// Start, then complete; over new connections as often as the server goes away.
@@ -249,6 +301,11 @@ async fn finish(world: &World, first: &mut Http, id: i64, attempt: i64) -> anyho
                     }
                     break;
                 }
+                // A kill took the claim back, so that somebody else may have it.
+                Ok((400..=499, _)) if world.may_repeat && (gone.is_some() || world.was_given_twice(id, attempt)) => {
+                    world.heard.borrow_mut().unheard.insert((id, attempt));
+                    break;
+                }
                 Ok((status, answer)) => {
                     let fault = format!("{path} of attempt {attempt} was answered {status}: {answer}");
                     world.heard.borrow_mut().faults.push(fault);
@@ -278,7 +335,8 @@ fn is_repeat(answer: &Value) -> bool {
 }
 
 /// Holds what was heard against what is stored.
-async fn audit(heard: &Heard, address: SocketAddr, workflow: i64) -> anyhow::Result<()> {
+async fn audit(heard: &Heard, address: SocketAddr, world: &World) -> anyhow::Result<()> {
+    let workflow = world.workflow;
     let mut faults = heard.faults.clone();
     let mut http = Http::connect(address).await?;
     let jobs = http.call("GET", &format!("/jobs?workflow_id={workflow}&limit=100000"), None).await?;
@@ -297,10 +355,19 @@ async fn audit(heard: &Heard, address: SocketAddr, workflow: i64) -> anyhow::Res
     for job in heard.created.iter().filter(|job| !states.contains_key(job)) {
         faults.push(format!("job {job} was created and is lost"));
     }
-    for ((job, attempt), clients) in heard.claimed.iter().filter(|(_, clients)| clients.len() > 1) {
-        faults.push(format!("attempt {attempt} of job {job} was handed to clients {clients:?}"));
+    for ((job, attempt), boots) in &heard.claimed {
+        let servers: BTreeSet<&u32> = boots.iter().collect();
+        if boots.len() > if world.may_repeat { servers.len() } else { 1 } {
+            faults.push(format!("attempt {attempt} of job {job} was handed out by servers {boots:?}"));
+        }
+    }
+    for job in heard.created.iter().filter(|job| states.get(job).is_some_and(|(state, _)| *state != "completed")) {
+        faults.push(format!("job {job} cannot be worked off: {:?}", states.get(job)));
     }
     for ((job, attempt), code) in &heard.completed {
+        if world.may_repeat && !heard.seen.contains(&(*job, *attempt)) && !stored.contains_key(&(*job, *attempt)) {
+            continue;
+        }
         if stored.get(&(*job, *attempt)) != Some(&vec![*code]) {
             let found = stored.get(&(*job, *attempt));
             faults.push(format!("the outcome {code} of attempt {attempt} of job {job} is stored as {found:?}"));

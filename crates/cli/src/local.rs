@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use forebay_domain::port::StoreError;
-use forebay_engine::{Ended, Engine, EngineHandle, Options as EngineOptions, SystemClock};
+use forebay_engine::{Durability as Mode, Ended, Engine, EngineHandle, Options as EngineOptions, SystemClock};
 use forebay_server::config::Durability;
 use forebay_server::{Options as ServerOptions, Server};
 use forebay_store_sqlite::{Durability as Survives, Options as StoreOptions, SqliteReaders, SqliteStore};
@@ -27,12 +27,11 @@ impl Local {
         db: &Path,
         durability: Durability,
         slow_statement: Option<Duration>,
-        hold: Option<Duration>,
         listening: ServerOptions,
     ) -> anyhow::Result<Local> {
         let db = db.to_owned();
         // It may migrate, and waits for the disk.
-        let opening = tokio::task::spawn_blocking(move || open(&db, durability, slow_statement, hold));
+        let opening = tokio::task::spawn_blocking(move || open(&db, durability, slow_statement));
         let (engine, readers) = opening.await.context("opening the database panicked")??;
         let server = Server::start(listening, engine.clone()).await?;
         let url = format!("http://{}", server.address());
@@ -71,18 +70,15 @@ fn open(
     db: &Path,
     durability: Durability,
     slow_statement: Option<Duration>,
-    hold: Option<Duration>,
 ) -> anyhow::Result<(EngineHandle, SqliteReaders)> {
     let survives = match durability {
-        Durability::Power { .. } => Survives::Power,
+        // In memory there are few commits; each is synced, so that what waits for one is safe.
+        Durability::Power { .. } | Durability::Memory { .. } => Survives::Power,
         Durability::Process { .. } => Survives::Process,
     };
     let store =
         SqliteStore::open(db, StoreOptions { durability: survives, slow_statement, ..StoreOptions::default() })?;
-    let mut options = engine_options(durability, &store)?;
-    if let Some(wanted) = hold {
-        options.hold = wanted;
-    }
+    let options = engine_options(durability, &store)?;
     let readers = store.readers();
     let reader = || readers.open().map_err(|error| StoreError::Broken(Box::new(error)));
     let engine = Engine::start(store, reader, Arc::new(SystemClock::new()), options);
@@ -93,18 +89,22 @@ fn open(
 fn engine_options(durability: Durability, store: &SqliteStore) -> anyhow::Result<EngineOptions> {
     let (mut options, flush_interval) = match durability {
         Durability::Power { flush_interval } => (EngineOptions::power(), flush_interval),
-        Durability::Process { flush_interval, .. } => {
+        Durability::Process { flush_interval, sync_interval } => {
             let mut syncer = store.syncer()?;
-            (EngineOptions::process(move || syncer.sync()), flush_interval)
+            let mut options = EngineOptions::process(move || syncer.sync());
+            if let (Some(wanted), Mode::Process { sync_interval, .. }) = (sync_interval, &mut options.durability) {
+                *sync_interval = wanted;
+            }
+            (options, flush_interval)
+        }
+        Durability::Memory { flush_interval, read_flush_min } => {
+            let mut options = EngineOptions::memory();
+            if let Some(read_flush_min) = read_flush_min {
+                options.durability = Mode::Memory { read_flush_min };
+            }
+            (options, flush_interval)
         }
     };
-    if let (
-        Durability::Process { sync_interval: Some(wanted), .. },
-        forebay_engine::Durability::Process { sync_interval, .. },
-    ) = (durability, &mut options.durability)
-    {
-        *sync_interval = wanted;
-    }
     if let Some(wanted) = flush_interval {
         options.flush_interval = wanted;
     }

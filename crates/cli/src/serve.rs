@@ -31,8 +31,8 @@ pub async fn serve(config: Config, manner: Manner) -> anyhow::Result<Exit> {
         Manner::TorcServer => Some((Snapshots::from_environment()?, signal(SignalKind::user_defined1())?)),
     };
     let scheme = if config.listening.tls.is_some() { "https" } else { "http" };
-    let Config { db, durability, stop_timeout, hold, slow_statement, stops_with_stdin, listening, .. } = config;
-    let local = Local::start(&db, durability, slow_statement, hold, listening).await?;
+    let Config { db, durability, stop_timeout, slow_statement, stops_with_stdin, listening, .. } = config;
+    let local = Local::start(&db, durability, slow_statement, listening).await?;
     say(&match manner {
         Manner::Ours => format!("listening {scheme}={}", local.address()),
         Manner::TorcServer => format!("TORC_SERVER_PORT={}", local.address().port()),

@@ -56,6 +56,16 @@ pub enum Command {
     /// What the command answers. If it is accepted, the statements are done in the same batch; the
     /// ids of rows that they insert are set by the machine.
     With { statements: Vec<Statement>, command: Box<Command> },
+    /// Changes nothing. It is answered when all that was decided of this is committed. → `Done`
+    Flush(Scope),
+}
+
+/// What a read is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    Everything,
+    Workflow(WorkflowId),
+    Job(JobId),
 }
 
 #[derive(Clone, PartialEq, Debug)]

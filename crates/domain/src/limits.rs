@@ -1,8 +1,20 @@
 //! Every bound of the machine, in one place. Over a bound the answer is a refusal, never growth.
 
+/// When the answers to claims, starts and reports may leave. All others leave after their commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Egress {
+    /// When what they say is committed.
+    #[default]
+    Committed,
+    /// At once, if what created, reset or re-armed their jobs is committed. A crash may take back
+    /// what they say; the jobs are then done again.
+    AtOnce,
+}
+
 /// Sizes and bounds. Plain values; whoever starts the machine may change them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Limits {
+    pub egress: Egress,
     /// Jobs that one lane's window holds at most.
     pub window_max: usize,
     /// A lane with fewer jobs in its window, and more behind, asks for a page.
@@ -38,6 +50,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
+            egress: Egress::default(),
             window_max: 4096,
             window_low: 1024,
             page_max: 2048,

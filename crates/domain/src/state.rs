@@ -89,6 +89,18 @@ pub const EVENT_LIST: [Event; 14] = [
     Event::Disable,
 ];
 
+impl Event {
+    /// Whether it makes of a job what it has not been: nobody may hear of it, or hold it, before this
+    /// is committed. All else is a step in the life of an attempt.
+    pub fn rearms(self) -> bool {
+        use Event::*;
+        match self {
+            Block | Delay | Retry | Reset | Disable => true,
+            Free | Claim | GiveBack | Start | Complete | Fail | Terminate | Doubt | Cancel => false,
+        }
+    }
+}
+
 impl JobState {
     /// The state with this stored number.
     pub fn from_number(number: i64) -> Option<JobState> {

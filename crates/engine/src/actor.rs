@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use forebay_domain::batch::{Batch, Outcomes};
 use forebay_domain::command::{Answer, Command};
 use forebay_domain::ids::{Lsn, Ticket, Timestamp};
+use forebay_domain::limits::Egress;
 use forebay_domain::machine::{Machine, ReadRequest};
 use forebay_domain::port::{Read, Store, StoreError};
 use forebay_flusher::{Backoff, Cadence, Cause, Flush, Report, Stopped, Syncing, Writer};
@@ -47,6 +48,8 @@ pub(crate) struct Actor<S> {
     backlog_max: usize,
     hold: Duration,
     backoff: Backoff,
+    /// No answer leaves before its commit.
+    may_doze: bool,
     /// The cadence's time counts from here.
     origin: Instant,
     taken: Taken,
@@ -89,11 +92,13 @@ const DOZE_MESSAGES: usize = 64;
 impl<S: Store + Send + 'static> Actor<S> {
     pub fn new(parts: Parts<S>, options: Options) -> Actor<S> {
         let cadence = Cadence::new(options.cadence());
+        let may_doze = options.egress() == Egress::Committed;
         let syncing = match options.durability {
             Durability::Power => None,
             Durability::Process { sync_interval, mut sync } => {
                 Some(Syncing { interval: sync_interval, sync: Box::new(move || sync().map_err(failure)) })
             }
+            Durability::Memory { .. } => None,
         };
         let inbox = Arc::clone(&parts.inbox);
         let report = move |report| inbox.tell(Event::Writer(report));
@@ -106,6 +111,7 @@ impl<S: Store + Send + 'static> Actor<S> {
             backlog_max: options.backlog_max,
             hold: options.hold,
             backoff: options.backoff,
+            may_doze,
             origin: Instant::now(),
             taken: Taken::default(),
             held: VecDeque::new(),
@@ -375,10 +381,10 @@ impl<S: Store + Send + 'static> Actor<S> {
         let flush = match self.cadence.decide(now - self.origin) {
             Flush::Now => return None,
             Flush::At(due) => Some(self.origin + due),
-            Flush::WhenCommitted => Some(now + DOZE),
+            Flush::WhenCommitted => self.may_doze.then_some(now + DOZE),
             Flush::Nothing => None,
         };
-        let dozing = flush.is_some_and(|due| due <= now + DOZE);
+        let dozing = self.may_doze && flush.is_some_and(|due| due <= now + DOZE);
         let messages = match self.cadence.awaited() {
             _ if !dozing => 1,
             0 => DOZE_MESSAGES,

@@ -4,6 +4,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
 
+use forebay_domain::limits::Limits;
 use forebay_domain::machine::Machine;
 use forebay_domain::port::{Reader, Store, StoreError};
 use forebay_flusher::Cause;
@@ -60,6 +61,7 @@ impl Engine {
         let (ended, watched) = watch::channel(None);
         let gauges = Arc::new(Gauges::default());
         let feed = Feed::new();
+        let egress = options.egress();
         let handle = EngineHandle::new(Shared {
             inbox: Arc::clone(&inbox),
             doors: doors.clone(),
@@ -68,11 +70,12 @@ impl Engine {
             feed: feed.clone(),
             clock: Arc::clone(&clock),
             hold: options.hold,
+            egress,
             ended: watched,
         });
         let committed = recovered.lsn;
         tracing::info!(lsn = committed.0, epoch = recovered.epoch.0, "recovered");
-        let machine = Machine::new(options.limits.clone(), recovered);
+        let machine = Machine::new(Limits { egress, ..options.limits.clone() }, recovered);
         let parts = Parts {
             machine,
             committed,

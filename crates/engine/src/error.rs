@@ -36,7 +36,8 @@ pub enum Ended {
     /// It was asked to; everything is written and the store is closed.
     Stopped,
     /// It was asked to, and the time was up before the store had taken everything: so many changes
-    /// are not known to be written. None of them was acknowledged.
+    /// are not known to be written. None of them was acknowledged, but claims, starts and outcomes where
+    /// these are answered at once.
     Unwritten { changes: usize },
     /// The store broke, or a thread of the engine panicked: recover at the next start.
     Broken { cause: Arc<dyn StdError + Send + Sync>, changes: usize },

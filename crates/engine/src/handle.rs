@@ -4,8 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_domain::command::{Answer, Command, Report};
+use forebay_domain::command::{Answer, Command, Report, Scope};
 use forebay_domain::ids::{Ticket, Timestamp, WorkflowId};
+use forebay_domain::limits::Egress;
 use forebay_domain::machine::{Progress, Stats};
 use forebay_domain::port::{Reader, StoreError};
 use forebay_domain::state::{STATE_LIST, STATES};
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn Clock>,
     /// How long a read may wait for its turn.
     pub hold: Duration,
+    pub egress: Egress,
     pub ended: watch::Receiver<Option<Ended>>,
 }
 
@@ -91,7 +93,24 @@ impl EngineHandle {
         receiver.blocking_recv().map_err(|_| Error::Stopping)?.and_then(accepted)
     }
 
-    /// Lets a reader thread look into the store. What is acknowledged is committed, so it is seen.
+    /// Lets a reader thread look at this in the store: all that anybody was told of it is seen.
+    ///
+    /// # Errors
+    /// `Overloaded` if too many reads wait or the store is busy, `Stopping` if the engine is.
+    pub async fn read_of<T: Send + 'static>(
+        &self,
+        scope: Scope,
+        look: impl FnOnce(&mut dyn Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Error> {
+        match self.shared.egress {
+            // What is acknowledged is committed.
+            Egress::Committed => {}
+            Egress::AtOnce => drop(self.call(Command::Flush(scope)).await?),
+        }
+        self.read(look).await
+    }
+
+    /// Lets a reader thread look at what is committed.
     ///
     /// # Errors
     /// `Overloaded` if too many reads wait, this one waited too long or the store is busy, `Stopping`

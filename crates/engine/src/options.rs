@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use forebay_domain::limits::Limits;
+use forebay_domain::limits::{Egress, Limits};
 use forebay_domain::port::StoreError;
 use forebay_flusher::{Backoff, CadenceOptions};
 
@@ -18,6 +18,12 @@ pub enum Durability {
         /// Makes durable against power loss what was committed before. It is called on a thread of
         /// its own, beside commits.
         sync: Box<dyn FnMut() -> Result<(), StoreError> + Send>,
+    },
+    /// Claims, starts and outcomes at once, all else after a commit with fsync. What a killed process
+    /// or power loss takes of the last `flush_interval` is done again.
+    Memory {
+        /// The least time between two commits that somebody waits for.
+        read_flush_min: Duration,
     },
 }
 
@@ -46,6 +52,7 @@ pub struct Options {
     pub reads_max: usize,
     /// The pause between two tries of a busy store.
     pub backoff: Backoff,
+    /// Its `egress` is set by `durability`.
     pub limits: Limits,
 }
 
@@ -78,11 +85,29 @@ impl Options {
         }
     }
 
+    /// A commit each 100 ms, or 5 ms after the last one when somebody waits for it.
+    #[must_use]
+    pub fn memory() -> Options {
+        let CadenceOptions { flush_interval, answer_interval, .. } = CadenceOptions::memory();
+        Options {
+            durability: Durability::Memory { read_flush_min: answer_interval },
+            flush_interval,
+            ..Options::power()
+        }
+    }
+
     pub(crate) fn cadence(&self) -> CadenceOptions {
-        CadenceOptions {
-            flush_interval: self.flush_interval,
-            answer_interval: self.flush_interval,
-            batch_max: self.batch_max,
+        let answer_interval = match self.durability {
+            Durability::Power | Durability::Process { .. } => self.flush_interval,
+            Durability::Memory { read_flush_min } => read_flush_min,
+        };
+        CadenceOptions { flush_interval: self.flush_interval, answer_interval, batch_max: self.batch_max }
+    }
+
+    pub(crate) fn egress(&self) -> Egress {
+        match self.durability {
+            Durability::Power | Durability::Process { .. } => Egress::Committed,
+            Durability::Memory { .. } => Egress::AtOnce,
         }
     }
 }
@@ -93,6 +118,9 @@ impl fmt::Debug for Durability {
             Durability::Power => f.write_str("Power"),
             Durability::Process { sync_interval, .. } => {
                 f.debug_struct("Process").field("sync_interval", sync_interval).finish_non_exhaustive()
+            }
+            Durability::Memory { read_flush_min } => {
+                f.debug_struct("Memory").field("read_flush_min", read_flush_min).finish()
             }
         }
     }

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_domain::batch::Batch;
 use forebay_domain::catalog::{Row, Table, Value};
-use forebay_domain::command::{Answer, Claimed, Command, Completion, Report};
-use forebay_domain::ids::{JobId, WorkflowId};
-use forebay_domain::job::RelationKind;
+use forebay_domain::command::{Answer, Claimed, Command, Completion, Report, Scope};
+use forebay_domain::ids::{JobId, Ticket, WorkflowId};
+use forebay_domain::job::{JobRow, RelationKind};
+use forebay_domain::limits::Egress;
 use forebay_domain::state::{JobState, STATES};
 
 use crate::store::Db;
@@ -18,10 +19,16 @@ pub type Breach = String;
 /// What was asked and answered, as far as it must last.
 #[derive(Debug, Default)]
 pub struct Auditor {
+    /// At once: a claim, a start or an outcome may be lost in a crash, until it is committed.
+    egress: Egress,
     /// Every outcome that anybody reported, by its text.
     reported: BTreeMap<Box<str>, Completion>,
-    /// Outcomes that were accepted, by their text.
-    accepted: BTreeSet<Box<str>>,
+    /// Jobs of which somebody reported an end.
+    reported_ends: BTreeSet<JobId>,
+    /// Outcomes that were accepted, by their text, with their workflow.
+    accepted: BTreeMap<Box<str>, WorkflowId>,
+    /// What was accepted when a flush was asked for.
+    flushing: BTreeMap<Ticket, Vec<Box<str>>>,
     /// Attempts that have an accepted end.
     ended: BTreeSet<(JobId, i64, i64)>,
     /// (job, attempt) that somebody holds, or held.
@@ -45,12 +52,28 @@ pub struct Auditor {
 }
 
 impl Auditor {
+    pub fn new(egress: Egress) -> Auditor {
+        Auditor { egress, ..Auditor::default() }
+    }
+
     /// A call leaves for the server.
-    pub fn asked(&mut self, command: &Command) {
+    pub fn asked(&mut self, ticket: Ticket, command: &Command) {
         match command {
-            Command::With { command, .. } => self.asked(command),
+            Command::With { command, .. } => self.asked(ticket, command),
+            Command::Flush(scope) => {
+                let is_of = |text: &str, workflow: WorkflowId| match *scope {
+                    Scope::Everything => true,
+                    Scope::Workflow(id) => workflow == id,
+                    Scope::Job(id) => self.reported[text].job == id,
+                };
+                let known = self.accepted.iter().filter(|(text, workflow)| is_of(text, **workflow));
+                self.flushing.insert(ticket, known.map(|(text, _)| text.clone()).collect());
+            }
             Command::Report(report) => {
                 for completion in &report.completions {
+                    if completion.outcome.state.has_ended() {
+                        self.reported_ends.insert(completion.job);
+                    }
                     self.reported.insert(completion.outcome.completion_time.clone(), completion.clone());
                 }
             }
@@ -92,10 +115,24 @@ impl Auditor {
         }
     }
 
+    /// The server has lost what is not committed: what was told of claims and outcomes may be told
+    /// again.
+    pub fn crashed(&mut self, db: &Db) {
+        if self.egress == Egress::Committed {
+            return;
+        }
+        self.accepted.retain(|text, _| self.stored.contains_key(text));
+        self.ended.retain(|(job, run, attempt)| self.stored_ends.contains(&(job.0, *run, *attempt)));
+        self.handed.retain(|(job, attempt)| {
+            let stored = db.jobs.get(job);
+            stored.is_some_and(|row| row.attempt > *attempt || row.state.is_held() || row.state.has_ended())
+        });
+    }
+
     /// An answer leaves the server: what it says must be committed.
-    pub fn told(&mut self, command: &Command, answer: &Answer, db: &Db) -> Result<(), Breach> {
+    pub fn told(&mut self, ticket: Ticket, command: &Command, answer: &Answer, db: &Db) -> Result<(), Breach> {
         match (command, answer) {
-            (Command::With { command, .. }, answer) => self.told(command, answer, db),
+            (Command::With { command, .. }, answer) => self.told(ticket, command, answer, db),
             (Command::CreateWorkflow(_), Answer::Created(id)) => self.is_kept(WorkflowId(*id), db),
             (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
                 for (new, id) in jobs.iter().zip(*first..) {
@@ -133,9 +170,12 @@ impl Auditor {
             },
             (Command::Start { .. }, Answer::Job(row)) => {
                 let stored = db.jobs.get(&row.id);
+                let is_kept = |now: &JobRow| {
+                    now.attempt > row.attempt || now.state != JobState::Claimed || self.may_lag(now, row)
+                };
                 let kept = self.may_be_gone(row.id, row.workflow)
                     || self.is_by_hand(row.workflow)
-                    || stored.is_some_and(|now| now.attempt > row.attempt || now.state != JobState::Claimed);
+                    || stored.is_some_and(is_kept);
                 if kept { Ok(()) } else { Err(format!("{row:?} was acknowledged, but there is {stored:?}")) }
             }
             (Command::Retry { .. }, Answer::Job(row)) => match db.jobs.get(&row.id) {
@@ -147,6 +187,7 @@ impl Auditor {
                 claimed.as_ref().map_or(Ok(()), |claimed| self.handed(claimed, db))
             }
             (_, Answer::Claimed(claimed)) => self.handed(claimed, db),
+            (Command::Flush(_), Answer::Done) => self.is_flushed(ticket),
             _ => Ok(()),
         }
     }
@@ -164,7 +205,7 @@ impl Auditor {
                 continue;
             }
             let text = &completion.outcome.completion_time;
-            let twice = !self.accepted.insert(text.clone());
+            let twice = self.accepted.insert(text.clone(), report.workflow).is_some();
             let free = self.is_by_hand(report.workflow) || self.may_be_gone(*job, report.workflow);
             let settles = completion.outcome.state.has_ended();
             if let Some(attempt) = completion.attempt
@@ -178,7 +219,7 @@ impl Auditor {
                 return Err(format!("{text} was accepted twice"));
             }
             let is_stored = self.stored.get(text) == Some(job);
-            if !is_stored && !self.may_be_gone(*job, report.workflow) {
+            if self.egress == Egress::Committed && !is_stored && !self.may_be_gone(*job, report.workflow) {
                 return Err(format!("{text} of job {job} was accepted, but is not there"));
             }
         }
@@ -192,7 +233,8 @@ impl Auditor {
                 continue;
             }
             let stored = db.jobs.get(&row.id).ok_or_else(|| format!("job {} was handed out of nowhere", row.id))?;
-            if stored.attempt == row.attempt && !stored.state.is_held() && !stored.state.has_ended() {
+            let is_so = stored.state.is_held() || stored.state.has_ended() || self.may_lag(stored, row);
+            if stored.attempt <= row.attempt && !is_so {
                 use JobState::{Disabled, PendingFailed};
                 if !matches!(stored.state, Disabled | PendingFailed) {
                     return Err(format!("{row:?} was handed out, but there is {stored:?}"));
@@ -206,7 +248,8 @@ impl Auditor {
             }
             for on in self.jobs.get(&row.id).map_or(&[][..], |(_, on)| on) {
                 let ended = db.jobs.get(on).is_some_and(|on| on.state.has_ended());
-                if !ended && !self.deleted_jobs.contains(on) {
+                let will_have = || self.egress == Egress::AtOnce && self.may_have_ended(*on);
+                if !ended && !will_have() && !self.deleted_jobs.contains(on) {
                     return Err(format!("job {} was handed out before {on} was done: {:?}", row.id, db.jobs.get(on)));
                 }
             }
@@ -254,7 +297,7 @@ impl Auditor {
     pub fn at_end(&self, db: &Db) -> Result<(), Breach> {
         let results = db.tables[Table::Result as usize].values();
         let stored: BTreeSet<&str> = results.map(|row| StoredResult::new(row).text).collect();
-        for text in &self.accepted {
+        for text in self.accepted.keys() {
             let job = self.reported[text].job;
             let workflow = self.jobs.get(&job).map(|(workflow, _)| *workflow);
             let may_be_gone = workflow.is_none_or(|workflow| self.may_be_gone(job, workflow));
@@ -268,6 +311,28 @@ impl Auditor {
             }
         }
         Ok(())
+    }
+
+    /// Whether a job that was told of as `told` may still be stored as `stored`: steps of its attempt
+    /// may not be committed, but what made it that attempt is.
+    fn may_lag(&self, stored: &JobRow, told: &JobRow) -> bool {
+        let is_armed = stored.attempt == told.attempt && stored.state != JobState::Draft;
+        self.egress == Egress::AtOnce && is_armed
+    }
+
+    /// Whether anybody reported an end of it, or of what it waits for: it may have been canceled then.
+    fn may_have_ended(&self, job: JobId) -> bool {
+        let waits_for = self.jobs.get(&job).map_or(&[][..], |(_, on)| on);
+        self.reported_ends.contains(&job) || waits_for.iter().any(|on| self.may_have_ended(*on))
+    }
+
+    /// What was accepted before it was asked is stored, unless a crash took it back: a read sees it.
+    fn is_flushed(&self, ticket: Ticket) -> Result<(), Breach> {
+        let lacks = |text: &str| self.accepted.contains_key(text) && !self.stored.contains_key(text);
+        match self.flushing[&ticket].iter().find(|text| lacks(text)) {
+            Some(text) => Err(format!("{text} was accepted before {ticket:?}, but a read does not see it")),
+            None => Ok(()),
+        }
     }
 
     fn is_kept(&self, workflow: WorkflowId, db: &Db) -> Result<(), Breach> {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use forebay_domain::catalog::{Kind, Row, Statement, Table, Value};
 use forebay_domain::claim::{Capacity, Needs};
 use forebay_domain::command::{
-    Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Report,
+    Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Report, Scope,
 };
 use forebay_domain::ids::{JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Outcome, RelationKind};
@@ -307,6 +307,11 @@ impl Clients {
                 let set = vec![(3, Value::Text("moved".into()))];
                 Command::Apply(Statement::Update { table: Table::File, id, only_if: Vec::new(), set })
             }
+            16..=17 => Command::Flush(match random.below(3) {
+                0 => Scope::Everything,
+                1 => Scope::Workflow(workflow),
+                _ => Scope::Job(self.any_job(place, random)),
+            }),
             _ => self.create_jobs(place, now, plan, random),
         }
     }

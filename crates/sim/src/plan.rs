@@ -1,6 +1,6 @@
 //! What one history is like, drawn from its seed.
 
-use forebay_domain::limits::Limits;
+use forebay_domain::limits::{Egress, Limits};
 
 use crate::random::Random;
 
@@ -17,6 +17,8 @@ pub enum Sabotage {
     NoRecent,
     /// The machine forgets timers that its window has no room for before a page can show them.
     LostTimers,
+    /// Claims and outcomes of a new attempt are told before it is committed.
+    UncommittedAttempt,
 }
 
 /// How histories are made; each is drawn from these and its seed.
@@ -31,6 +33,8 @@ pub struct Options {
     pub lanes_only: bool,
     /// Whether the oracle follows. The auditor always listens.
     pub oracle: bool,
+    /// When answers may leave; drawn, if it is not said.
+    pub egress: Option<Egress>,
     pub sabotage: Option<Sabotage>,
     /// Keep what happened as text, and a digest of all answers and batches.
     pub log: bool,
@@ -38,7 +42,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { commands: 200, crashes: true, lanes_only: false, oracle: true, sabotage: None, log: false }
+        Options {
+            commands: 200,
+            crashes: true,
+            lanes_only: false,
+            oracle: true,
+            egress: None,
+            sabotage: None,
+            log: false,
+        }
     }
 }
 
@@ -92,7 +104,9 @@ impl Plan {
         let small = |random: &mut Random, low: i64, high: i64| random.between(low, high) as usize;
         let window_max = small(random, 1, 8);
         let tight = random.chance(1, 4);
+        let drawn = if random.chance(1, 3) { Egress::AtOnce } else { Egress::Committed };
         let limits = Limits {
+            egress: options.egress.unwrap_or(drawn),
             window_max,
             window_low: small(random, 1, window_max as i64),
             page_max: small(random, 1, 8) as u32,
@@ -136,9 +150,18 @@ impl Plan {
 
 impl Plan {
     fn lanes_only(self) -> Plan {
-        let Limits { window_max, window_low, page_max, payload_inline_max, recent_max, claim_max, .. } = self.limits;
-        let limits =
-            Limits { window_max, window_low, page_max, payload_inline_max, recent_max, claim_max, ..Limits::default() };
+        let Limits { egress, window_max, window_low, page_max, payload_inline_max, recent_max, claim_max, .. } =
+            self.limits;
+        let limits = Limits {
+            egress,
+            window_max,
+            window_low,
+            page_max,
+            payload_inline_max,
+            recent_max,
+            claim_max,
+            ..Limits::default()
+        };
         Plan {
             limits,
             workflows: 1,

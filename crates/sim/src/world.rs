@@ -120,7 +120,7 @@ impl World {
             oracle: options.oracle.then(|| store.look(|db| Oracle::new(&plan.limits, db))),
             store,
             machine,
-            auditor: Auditor::default(),
+            auditor: Auditor::new(plan.limits.egress),
             clients: Clients::default(),
             asked: BTreeMap::new(),
             next_ticket: 1,
@@ -227,7 +227,7 @@ impl World {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.summary.commands += 1;
-        self.auditor.asked(&command);
+        self.auditor.asked(ticket, &command);
         self.asked.insert(ticket, command);
         self.calls.push(ticket);
         ticket
@@ -306,7 +306,7 @@ impl World {
             if self.callers.remove(&ticket) {
                 let command = &self.asked[&ticket];
                 let auditor = &mut self.auditor;
-                self.store.look(|db| auditor.told(command, &answer, db))?;
+                self.store.look(|db| auditor.told(ticket, command, &answer, db))?;
                 if let Answer::Outcome(StatementOutcome::Refused(why)) = &answer {
                     return Err(format!("{ticket:?}: {why}"));
                 }
@@ -476,6 +476,8 @@ impl World {
             let command = self.asked[&ticket].clone();
             self.missed(command);
         }
+        let auditor = &mut self.auditor;
+        self.store.look(|db| auditor.crashed(db));
         let recovered = self.store.recover().map_err(|error| error.to_string())?;
         self.committed = recovered.lsn;
         let limits = &self.plan.limits;
@@ -650,6 +652,7 @@ fn machine(limits: &Limits, recovered: Recovered, options: &Options) -> Machine 
     match options.sabotage {
         Some(Sabotage::NoRecent) => machine.break_rule(Broken::ForgetsAtOnce),
         Some(Sabotage::LostTimers) => machine.break_rule(Broken::LosesTimers),
+        Some(Sabotage::UncommittedAttempt) => machine.break_rule(Broken::TellsUncommitted),
         Some(Sabotage::AnswerBeforeCommit | Sabotage::NoFence | Sabotage::LostEdge) | None => {}
     }
     machine

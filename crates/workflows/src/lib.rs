@@ -23,6 +23,7 @@ mod tasks;
 
 use std::sync::Arc;
 
+use forebay_domain::command::Scope;
 use forebay_domain::port::{Reader, StoreError};
 use forebay_engine::EngineHandle;
 use hyper::body::{Body as HttpBody, Bytes};
@@ -121,17 +122,33 @@ impl Door {
         &self.shared.tasks
     }
 
-    /// Lets a reader look into the store.
+    /// Lets a reader look at what is committed: enough for all but states of jobs and their results,
+    /// since nobody is told of anything else before.
     pub(crate) async fn look<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut dyn Reader) -> Result<T, Unseen> + Send + 'static,
     ) -> Result<T, Fault> {
-        let seen = self.engine().read(|reader| match look(reader) {
-            Ok(seen) => Ok(Ok(seen)),
-            Err(Unseen::Fault(fault)) => Ok(Err(fault)),
-            Err(Unseen::Store(error)) => Err(error),
-        });
-        seen.await?
+        self.engine().read(seeing(look)).await?
+    }
+
+    /// Lets a reader look at states of jobs or their results, as far as anybody was told of them.
+    pub(crate) async fn look_of<T: Send + 'static>(
+        &self,
+        scope: Scope,
+        look: impl FnOnce(&mut dyn Reader) -> Result<T, Unseen> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.engine().read_of(scope, seeing(look)).await?
+    }
+}
+
+/// A look whose fault is a thing that was seen, not an error of the store.
+fn seeing<T>(
+    look: impl FnOnce(&mut dyn Reader) -> Result<T, Unseen>,
+) -> impl FnOnce(&mut dyn Reader) -> Result<Result<T, Fault>, StoreError> {
+    |reader| match look(reader) {
+        Ok(seen) => Ok(Ok(seen)),
+        Err(Unseen::Fault(fault)) => Ok(Err(fault)),
+        Err(Unseen::Store(error)) => Err(error),
     }
 }
 

@@ -29,7 +29,7 @@ pub async fn run(args: &RunArgs, file: &Path) -> anyhow::Result<Exit> {
     let source = Source { path: absolute(file)?, hash: workflow.content_hash() };
     // The database's lock first: whoever holds it may own what the journal names.
     let durability = args.durability.clone().resolve()?;
-    let local = Local::start(&args.db, durability, None, None, forebay_server::Options::loopback()).await?;
+    let local = Local::start(&args.db, durability, None, forebay_server::Options::loopback()).await?;
     let journal = journal_of(&args.db);
     let settled = settle(&journal).context("an earlier worker's jobs cannot be ended")?;
     let killed = settled.iter().filter(|attempt| attempt.was_alive).count();

@@ -20,12 +20,12 @@ use rustc_hash::FxBuildHasher;
 use crate::batch::{Batch, Sequence, WorkflowRow};
 use crate::catalog::Statement;
 use crate::claim::Needs;
-use crate::command::{Answer, Command, Rejection};
+use crate::command::{Answer, Claimed, Command, Rejection, Scope};
 use crate::graph::Graph;
 use crate::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{LabelSet, Lane};
-use crate::limits::Limits;
+use crate::limits::{Egress, Limits};
 use crate::port::{Read, Recovered};
 use crate::state::{Event, JobState};
 use crate::window::Entered;
@@ -96,6 +96,8 @@ struct Slot {
     row: JobRow,
     /// The batch of its last change, or of the snapshot that it was read from.
     lsn: Lsn,
+    /// The batch that last created, reset or re-armed it, as far as it may not be committed.
+    armed: Lsn,
     payload: Option<Payload>,
     windowed: bool,
     /// Held, and kept though no read in flight could be too old for it.
@@ -390,14 +392,74 @@ impl Machine {
 
     fn answer(&mut self, work: &Work, answer: Answer) {
         self.timers.is_done(work);
-        if let Work::Command(ticket, _) = work {
+        if let Work::Command(ticket, command) = work {
             self.tracer.note(Trace::Done(*ticket));
             let beside = self.beside.remove(ticket);
             if !matches!(answer, Answer::Rejected(_)) {
                 self.state(beside.unwrap_or_default());
             }
-            self.answers.push((*ticket, self.open.stamp(), answer));
+            self.answers.push((*ticket, self.stamp(command, &answer), answer));
         }
+    }
+
+    /// The batch whose commit lets the answer to a command leave.
+    fn stamp(&self, command: &Command, answer: &Answer) -> Lsn {
+        match command {
+            Command::Flush(scope) => self.last_change(*scope),
+            Command::Start { .. } | Command::Claim(_) | Command::Report(_) => self.stamp_of_work(answer),
+            Command::CreateWorkflow(_)
+            | Command::DeleteWorkflow(_)
+            | Command::CancelWorkflow(_)
+            | Command::ArchiveWorkflow { .. }
+            | Command::NewRun { .. }
+            | Command::ResetJobs { .. }
+            | Command::Initialize { .. }
+            | Command::CreateJobs { .. }
+            | Command::UpdateJob { .. }
+            | Command::DeleteJobs { .. }
+            | Command::Retry { .. }
+            | Command::SetState { .. }
+            | Command::CreateRequirements { .. }
+            | Command::UpdateRequirement { .. }
+            | Command::Insert { .. }
+            | Command::Apply(_)
+            | Command::With { .. } => self.open.stamp(),
+        }
+    }
+
+    /// The batch whose commit lets the answer to a claim, a start or a report leave.
+    fn stamp_of_work(&self, answer: &Answer) -> Lsn {
+        if self.limits.egress == Egress::Committed {
+            return self.open.stamp();
+        }
+        if self.tracer.breaks(Broken::TellsUncommitted) {
+            return Lsn::default();
+        }
+        let armed = |job: &JobId| self.slots.get(job).map_or(Lsn::default(), |slot| slot.armed);
+        let armed_of = |claimed: &Claimed| claimed.jobs.iter().map(|(row, _)| armed(&row.id)).max();
+        let last = match answer {
+            Answer::Job(row) => Some(armed(&row.id)),
+            Answer::Claimed(claimed) if !claimed.canceled => armed_of(claimed),
+            Answer::Reported { outcomes, claimed, is_complete: false, is_canceled: false } => {
+                let reported = outcomes.iter().map(|(job, _)| armed(job)).max();
+                reported.max(claimed.as_ref().and_then(armed_of))
+            }
+            // A refusal, or the end of the workflow: nobody comes back to be told otherwise.
+            _ => Some(self.open.stamp()),
+        };
+        last.unwrap_or_default()
+    }
+
+    /// The last batch with a change of this.
+    fn last_change(&self, scope: Scope) -> Lsn {
+        let last = match scope {
+            Scope::Everything => Some(self.open.stamp()),
+            Scope::Workflow(id) => {
+                self.workflows.get(&id).map(|workflow| workflow.touched).or(self.deleted.get(&id).copied())
+            }
+            Scope::Job(id) => self.slots.get(&id).map(|slot| slot.lsn),
+        };
+        last.unwrap_or_default()
     }
 
     fn command(&mut self, now: Timestamp, ticket: Ticket, command: &mut Command) -> Step {
@@ -431,6 +493,7 @@ impl Machine {
                 self.open.statement(Statement::Insert { table: *table, rows });
                 Ok(Some(Answer::Created(first)))
             }
+            Command::Flush(_) => Ok(Some(Answer::Done)),
             Command::Apply(statement) => Ok(Some(Answer::Statement(self.open.statement(statement.clone())))),
             Command::With { .. } => unreachable!("it was taken apart when it came"),
         }
@@ -495,6 +558,10 @@ impl Machine {
         row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
         edit(&mut row);
         self.put(row);
+        if event.rearms() {
+            let armed = self.open.lsn();
+            self.slots.get_mut(&id).expect("looked up above").armed = armed;
+        }
         Ok(row)
     }
 

@@ -201,9 +201,10 @@ impl Machine {
     /// Takes a row as it is now into memory, unless the job is there.
     pub(super) fn load_row(&mut self, row: JobRow) {
         let lsn = self.committed;
+        let armed = self.workflows.get(&row.workflow).map_or(lsn, |workflow| workflow.bulk);
         self.slots.entry(row.id).or_insert_with(|| {
             self.recent.push_back((lsn, row.id));
-            Slot { row, lsn, payload: None, windowed: false, kept: false }
+            Slot { row, lsn, armed, payload: None, windowed: false, kept: false }
         });
     }
 

@@ -273,7 +273,8 @@ impl Machine {
                     keys.push(row.key());
                 }
                 None => {
-                    self.slots.insert(row.id, Slot { row, lsn, payload, windowed: true, kept: false });
+                    self.slots
+                        .insert(row.id, Slot { row, lsn, armed: Lsn::default(), payload, windowed: true, kept: false });
                     keys.push(row.key());
                 }
             }
@@ -356,7 +357,10 @@ impl Machine {
             if self.deleted.contains_key(&row.workflow) {
                 self.absent.insert(row.id);
             } else if !self.slots.contains_key(&row.id) {
-                self.slots.insert(row.id, Slot { row, lsn, payload: None, windowed: false, kept: false });
+                self.slots.insert(
+                    row.id,
+                    Slot { row, lsn, armed: Lsn::default(), payload: None, windowed: false, kept: false },
+                );
                 self.recent.push_back((lsn, row.id));
             }
         }
@@ -386,7 +390,7 @@ impl Machine {
 
     /// Gives an answer that hands out jobs, once the payloads that are not in memory are read.
     pub(super) fn hand_out(&mut self, ticket: Ticket, answer: Answer, missing: Vec<JobId>, after: Lsn) {
-        let stamp = self.open.stamp();
+        let stamp = self.stamp_of_work(&answer);
         if missing.is_empty() {
             self.answers.push((ticket, stamp, answer));
         } else {

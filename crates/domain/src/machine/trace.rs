@@ -29,6 +29,8 @@ pub enum Broken {
     ForgetsAtOnce,
     /// It forgets timers that have no room in the window and of which a page in flight does not know.
     LosesTimers,
+    /// Where it answers at once, it does so of new attempts, too.
+    TellsUncommitted,
 }
 
 /// Where it is written down, once it is switched on.

@@ -1,5 +1,6 @@
 //! The engine with real threads, on a store that does what the test says.
 
+mod at_once;
 mod overload;
 mod pace;
 mod promises;

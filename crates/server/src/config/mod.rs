@@ -30,8 +30,6 @@ pub struct Config {
     pub db: PathBuf,
     pub durability: Durability,
     pub stop_timeout: Duration,
-    /// How long a request for which there is no room is held; as the engine does if nobody says.
-    pub hold: Option<Duration>,
     /// Statements of the store that take so long are logged.
     pub slow_statement: Option<Duration>,
     /// What to log, if something says.
@@ -72,11 +70,6 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_STOP_TIMEOUT")]
     #[serde(deserialize_with = "some_duration")]
     pub stop_timeout: Option<Duration>,
-    /// How long a request is held for which there is no room behind a slow disk, before it is told to
-    /// come back [default: 5s].
-    #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_HOLD")]
-    #[serde(deserialize_with = "some_duration")]
-    pub hold: Option<Duration>,
     /// Serve queues of jobs too, a file each in this directory, under /api/v0.
     #[arg(long, value_name = "DIR", env = "FOREBAY_QUEUES")]
     pub queues: Option<PathBuf>,
@@ -125,7 +118,6 @@ impl Settings {
             durability: self.durability.over(below.durability),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
-            hold: self.hold.or(below.hold),
             slow_statement: self.slow_statement.or(below.slow_statement),
             auth: self.auth.over(below.auth),
             tls: self.tls.over(below.tls),
@@ -142,7 +134,6 @@ impl Settings {
             db: self.db.unwrap_or_else(|| DB.into()),
             durability: self.durability.resolve()?,
             stop_timeout: self.stop_timeout.unwrap_or(STOP_TIMEOUT),
-            hold: self.hold,
             slow_statement: self.slow_statement,
             log_level: self.log_level,
             threads: None,
@@ -189,13 +180,13 @@ mod tests {
     #[test]
     fn a_file_is_below_the_command_line() {
         let file = Settings::parse(
-            "db = \"a.db\"\nhttp = \"0.0.0.0:80\"\nstop_timeout = \"250ms\"\nhold = \"1s\"\n[durability]\nmode = \"process\"\n\
+            "db = \"a.db\"\nhttp = \"0.0.0.0:80\"\nstop_timeout = \"250ms\"\n[durability]\nmode = \"process\"\n\
              sync_interval = \"20ms\"",
         );
         let flags = Settings { db: Some("b.db".into()), ..Settings::default() };
         let config = flags.over(file.unwrap()).resolve().unwrap();
         assert_eq!((config.db.as_path(), config.listening.http.as_str()), (Path::new("b.db"), "0.0.0.0:80"));
-        assert_eq!((config.stop_timeout, config.hold), (Duration::from_millis(250), Some(Duration::from_secs(1))));
+        assert_eq!(config.stop_timeout, Duration::from_millis(250));
         let sync_interval = Some(Duration::from_millis(20));
         assert_eq!(config.durability, Durability::Process { flush_interval: None, sync_interval });
     }

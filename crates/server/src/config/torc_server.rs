@@ -85,7 +85,6 @@ impl TorcServer {
             db: database(&named),
             durability: durability.clone().resolve()?,
             stop_timeout: STOP_TIMEOUT,
-            hold: None,
             log_level: None,
             threads: self.threads.map(usize::from),
             stops_with_stdin: self.shutdown_on_stdin_eof,

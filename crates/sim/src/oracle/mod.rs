@@ -270,6 +270,7 @@ impl Oracle {
                 Answer::Created(created.unwrap_or(0))
             }
             Command::Apply(_) => Answer::Statement(0),
+            Command::Flush(_) => Answer::Done,
         }))
     }
 

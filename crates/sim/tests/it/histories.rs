@@ -1,5 +1,6 @@
 //! Histories of the simulator: that they go well, and that the auditor notices when they do not.
 
+use forebay_domain::limits::Egress;
 use forebay_sim::{Failure, Options, Sabotage, play};
 
 fn go_well(seeds: std::ops::Range<u64>, options: &Options) {
@@ -34,6 +35,11 @@ fn the_same_seed_gives_the_same_history() {
     assert_ne!(digest(0), digest(1));
 }
 
+#[test]
+fn histories_whose_answers_leave_at_once_lose_nothing() {
+    go_well(1_000..1_150, &Options { egress: Some(Egress::AtOnce), ..Options::default() });
+}
+
 /// What the auditor says of the first history of these in which it notices something.
 fn notices(sabotage: Sabotage, seeds: u64) -> String {
     first_wrong(&Options { oracle: false, sabotage: Some(sabotage), ..Options::default() }, seeds)
@@ -53,6 +59,14 @@ fn first_wrong(options: &Options, seeds: u64) -> String {
 fn an_answer_before_its_commit_is_noticed() {
     let what = notices(Sabotage::AnswerBeforeCommit, 2);
     assert!(what.contains("acknowledged") || what.contains("handed out"), "{what}");
+}
+
+#[test]
+fn a_new_attempt_that_is_told_before_its_commit_is_noticed() {
+    let sabotage = Some(Sabotage::UncommittedAttempt);
+    let options = Options { egress: Some(Egress::AtOnce), oracle: false, sabotage, ..Options::default() };
+    let what = first_wrong(&options, 1_000);
+    assert!(what.contains("was handed out, but there is"), "{what}");
 }
 
 #[test]

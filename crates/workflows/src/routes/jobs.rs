@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use forebay_domain::catalog::Table;
-use forebay_domain::command::{Answer, Command, JobChange};
+use forebay_domain::command::{Answer, Command, JobChange, Scope};
 use forebay_domain::ids::{JobId, LaneId, NodeId, RequirementId, SchedulerId, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Payload};
 use forebay_domain::port::{JobQuery, JobSort, JobView, Read, Reader, Rows};
@@ -141,7 +141,7 @@ struct Whole {
 }
 
 async fn look_at(door: &Door, id: i64) -> Result<Whole, Fault> {
-    door.look(move |reader| {
+    door.look_of(Scope::Job(JobId(id)), move |reader| {
         let view = reader.job(JobId(id))?.ok_or_else(|| Fault::not_found("Job", id))?;
         let edges = reader.prerequisites(&[JobId(id)])?;
         let mut depends_on: Vec<JobId> = edges.into_iter().map(|(_, prerequisite)| prerequisite).collect();
@@ -165,7 +165,7 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
     let origin_is_set: Option<bool> = params.get("origin_is_set")?;
     let with_relations = params.flag("include_relationships")?;
     let mut query = job_query(workflow, &params, part)?;
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         if reader.workflow(WorkflowId(workflow))?.is_none() {
             return Err(Fault::not_found("Workflow", workflow).into());
         }

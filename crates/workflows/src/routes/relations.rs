@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use forebay_domain::catalog::{Row, Table};
+use forebay_domain::command::Scope;
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{JobQuery, JobSort, Read, Reader, Rows};
@@ -172,7 +173,7 @@ fn all_or_none(mut jobs: Vec<JobId>) -> Vec<Option<JobId>> {
 
 /// Files that jobs read and none writes, and those that completed jobs wrote.
 pub(super) async fn required_existing_files(door: &Door, workflow: i64) -> Reply {
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         exists(reader, workflow)?;
         let files = expected(reader, workflow, RelationKind::InputFile, RelationKind::OutputFile)?;
         Ok(http::ok_json(&ListRequiredExistingFilesResponse { files: files.into_iter().collect() }))
@@ -182,7 +183,7 @@ pub(super) async fn required_existing_files(door: &Door, workflow: i64) -> Reply
 
 /// User data that is expected as those files are, and has no data.
 pub(super) async fn missing_user_data(door: &Door, workflow: i64) -> Reply {
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         exists(reader, workflow)?;
         let expected = expected(reader, workflow, RelationKind::InputUserData, RelationKind::OutputUserData)?;
         let mut user_data = Vec::new();

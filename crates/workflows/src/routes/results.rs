@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use forebay_domain::catalog::{Row, Table};
-use forebay_domain::ids::JobId;
+use forebay_domain::command::Scope;
+use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::port::Reader;
 
 use crate::fault::Fault;
@@ -14,7 +15,8 @@ use crate::rows::{self, write_text};
 use crate::{Door, Unseen};
 
 pub(super) async fn get(door: &Door, id: i64) -> Reply {
-    door.look(move |reader| {
+    // Whose result it is, is known when it is read.
+    door.look_of(Scope::Everything, move |reader| {
         let row = reader.get(Table::Result, id)?.ok_or_else(|| Fault::not_found("Result", id))?;
         let names = names_of(reader, std::slice::from_ref(&row))?;
         let mut out = Vec::with_capacity(256);
@@ -31,7 +33,7 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
     let all_runs = params.flag("all_runs")?;
     let part = Part::of(&params)?;
     let query = list::query(Table::Result, Some(workflow), &params, &[], part)?;
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         exists(reader, workflow)?;
         let (page, total) = if all_runs { reader.list(&query)? } else { reader.latest_results(&query)? };
         let names = names_of(reader, &page)?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Match, Paging, Query, Table, Value};
 use forebay_domain::claim::Needs;
+use forebay_domain::command::Scope;
 use forebay_domain::ids::{LaneId, Timestamp, WorkflowId};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::port::{JobQuery, JobSort, Read, Reader, Rows, WorkflowRows};
@@ -33,13 +34,13 @@ pub(super) async fn is_uninitialized(door: &Door, id: i64) -> Reply {
 }
 
 async fn hot_row(door: &Door, id: i64) -> Result<WorkflowRow, Fault> {
-    let row = door.look(move |reader| Ok(reader.workflow(WorkflowId(id))?)).await?;
+    let row = door.look_of(Scope::Workflow(WorkflowId(id)), move |reader| Ok(reader.workflow(WorkflowId(id))?)).await?;
     row.ok_or_else(|| Fault::not_found("Workflow", id))
 }
 
 pub(super) async fn status(door: &Door, id: i64) -> Reply {
     let now = door.engine().now();
-    let status = door.look(move |reader| look(reader, id, now)).await?;
+    let status = door.look_of(Scope::Workflow(WorkflowId(id)), move |reader| look(reader, id, now)).await?;
     Ok(http::ok_json(&status))
 }
 
