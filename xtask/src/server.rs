@@ -79,6 +79,23 @@ impl Server {
         Ok(ticks / 100.0)
     }
 
+    /// What the kernel says of its memory, such as `VmRSS`, in bytes.
+    pub fn memory(&self, what: &str) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+        let kib: u64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("a line of status")?.parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Ends it as an operator does.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let asked = Command::new("kill").arg(self.child.id().to_string()).status()?;
+        ensure!(asked.success(), "kill: {asked}");
+        let ended = self.child.wait()?;
+        ensure!(ended.success(), "the server did not end well: {ended}");
+        Ok(())
+    }
+
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;

@@ -46,7 +46,7 @@ pub struct Options {
     /// A log of this many pages is folded into the database after a commit, as far as readers let.
     pub checkpoint_pages: u32,
     /// With a log of this many pages, the writer waits for old readers (at most `reader_wait`), so
-    /// that the log begins anew. A page is 4 KiB.
+    /// that the log begins anew; if they do not let go, again after a quarter more. A page is 4 KiB.
     pub log_pages_max: u32,
     pub reader_wait: Duration,
     /// Statements that take so long are logged; it costs a little of each.
@@ -61,7 +61,7 @@ impl Default for Options {
             reader_cache_kib: 16 * 1024,
             busy_timeout: Duration::from_millis(100),
             checkpoint_pages: 4_000,
-            log_pages_max: 48_000,
+            log_pages_max: 40_000,
             reader_wait: Duration::from_secs(2),
             slow_statement: None,
         }

@@ -4,6 +4,7 @@
 pub mod echo;
 mod load;
 mod run;
+mod start;
 
 use clap::Subcommand;
 
@@ -31,6 +32,14 @@ pub enum Bench {
         #[arg(long, default_value = "power")]
         durability: String,
     },
+    /// How soon a server takes claims with many ready jobs in its database, and its memory.
+    Start {
+        #[arg(long, default_value_t = 1_000_000)]
+        ready: u64,
+        /// A binary that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
     /// Changes a second through the SQLite store beside a bare loop over the same rows.
     Store,
     /// jobq's three measurements in Rust and in Python, beside bare rusqlite, Python's sqlite3, and a
@@ -42,6 +51,7 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Run { jobs, parallel, rounds } => run::run(jobs, parallel, rounds),
         Bench::Load { ready, runners, seconds, durability } => load::run(ready, runners, seconds, &durability),
+        Bench::Start { ready, binary } => start::run(ready, binary),
         Bench::Store => crate::ci::sh(
             "cargo",
             &["run", "--release", "--locked", "-p", "forebay-store-sqlite", "--example", "commit_rate"],

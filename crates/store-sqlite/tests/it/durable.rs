@@ -169,3 +169,36 @@ fn the_log_begins_anew_once_no_reader_holds_it() {
     commit(30);
     assert!(log_pages() <= 41, "{}", log_pages());
 }
+
+#[test]
+fn the_log_keeps_its_bound_beside_readers_of_which_always_some_read() {
+    const PAGE: u64 = 4096;
+    const LONG_READ: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) \
+                             SELECT count(*) FROM n WHERE i > (SELECT count(*) FROM job)";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let durability = Durability::Process;
+    let options = Options { durability, checkpoint_pages: 20, log_pages_max: 200, ..Options::default() };
+    let mut store = SqliteStore::open(&path, options).unwrap();
+    store.commit(&everything(1)).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let largest = std::thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                let reader = Connection::open(&path).unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    reader.query_row(LONG_READ, [], |row| row.get::<_, i64>(0)).unwrap();
+                }
+            });
+        }
+        let largest = (2..500).map(|number| {
+            store.commit(&jobs(number, [number as i64 * 10].into_iter())).unwrap();
+            fs::metadata(folder.path().join("a.db-wal")).unwrap().len() / PAGE
+        });
+        let largest = largest.max();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        largest
+    });
+    // The bound, and what comes until its second try where the first one had waited in vain.
+    assert!(largest < Some(320), "{largest:?}");
+}
