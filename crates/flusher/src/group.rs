@@ -147,11 +147,15 @@ struct Waiting<L: Ledger> {
 struct Gathering {
     missing: usize,
     until: Instant,
+    /// The commit did not sleep for so long that those it released have run meanwhile.
+    was_quick: bool,
 }
 
 /// After a commit that released several callers, the next waits for them at most the commit's time
 /// divided by this.
 const GATHER_SHARE: u32 = 10;
+/// A commit that takes less has hardly waited for a disk.
+const QUICK: Duration = Duration::from_micros(100);
 
 impl<L: Ledger> Group<L> {
     #[must_use]
@@ -189,9 +193,9 @@ impl<L: Ledger> Group<L> {
         state.came_back();
         if let Some(ledger) = state.take_free() {
             // Nobody is in line while the ledger is free.
-            let is_alone = state.gathering.is_none();
+            let leader = if state.gathering.is_none() { Leader::Alone } else { Leader::Caller };
             drop(state);
-            return shared.lead(ledger, op, is_alone).map(settle::<L>);
+            return shared.lead(ledger, op, leader).map(settle::<L>);
         }
         let seat = Arc::new(if state.line.is_empty() { Seat::for_this_thread() } else { Seat::in_hall(&state.hall) });
         state.line.push_back(Waiting { op: Some(op), seat: Arc::clone(&seat) });
@@ -201,7 +205,7 @@ impl<L: Ledger> Group<L> {
             Turn::Refused(refused) => Err(refused),
             Turn::Lead(ledger, op) => {
                 let op = op.expect("an operation in line is handed on with the ledger");
-                shared.lead(ledger, op, false).map(settle::<L>)
+                shared.lead(ledger, op, Leader::Caller).map(settle::<L>)
             }
         }
     }
@@ -328,6 +332,18 @@ impl<L: Ledger> State<L> {
     }
 }
 
+/// Who leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leader {
+    /// A caller, with nobody else about.
+    Alone,
+    /// A caller, which may share a processor with those that the last commit released. Without
+    /// letting them run it would come back and commit alone before they do, again and again.
+    Caller,
+    /// The attendant, who is no caller: while it leads the others may come.
+    Attendant,
+}
+
 /// What a leader has applied, with who waits for it; the leader's own operation comes first.
 struct Batch<L: Ledger> {
     own: L::Op,
@@ -367,11 +383,14 @@ impl<L: Ledger> Shared<L> {
         }
     }
 
-    /// Leads one transaction, with `own` first in it; if it `is_alone`, without looking for others.
-    fn lead(&self, mut ledger: Box<L>, own: L::Op, is_alone: bool) -> Result<(L::Op, L::Answer), Refused> {
-        if !is_alone {
-            self.gather();
+    /// Leads one transaction, with `own` first in it.
+    fn lead(&self, mut ledger: Box<L>, own: L::Op, leader: Leader) -> Result<(L::Op, L::Answer), Refused> {
+        match leader {
+            Leader::Alone => {}
+            Leader::Caller => self.gather(thread::yield_now),
+            Leader::Attendant => self.gather(|| ()),
         }
+        let is_alone = leader == Leader::Alone;
         let mut batch = Batch { own, is_alone, joined: Vec::new(), tried: 0 };
         match self.commit(&mut ledger, &mut batch) {
             Ok(Committed { own, joined, took }) => {
@@ -393,9 +412,15 @@ impl<L: Ledger> Shared<L> {
         }
     }
 
-    /// Waits for the callers that the last commit released, for a part of its time.
-    fn gather(&self) {
+    /// Waits for the callers that the last commit released, for a part of its time; after a quick
+    /// one at least lets them run.
+    fn gather(&self, let_run: impl FnOnce()) {
         let mut state = self.lock();
+        if state.gathering.is_some_and(|gathering| gathering.was_quick) {
+            drop(state);
+            let_run();
+            state = self.lock();
+        }
         while let Some(Gathering { until, .. }) = state.gathering {
             let wait = until.saturating_duration_since(Instant::now());
             if wait.is_zero() || state.line.len() >= self.options.batch_max {
@@ -498,7 +523,8 @@ impl<L: Ledger> Shared<L> {
         let mut state = self.lock();
         if released > 1 {
             let until = Instant::now() + took / GATHER_SHARE;
-            state.gathering = Some(Gathering { missing: released, until });
+            let was_quick = took < QUICK;
+            state.gathering = Some(Gathering { missing: released, until, was_quick });
         }
         let next_is_task = state.line.front().map(|next| next.seat.is_for_a_task());
         match next_is_task {
@@ -552,7 +578,7 @@ impl<L: Ledger> Shared<L> {
                     let next = state.line.pop_front().expect("the ledger is left for the next");
                     drop(state);
                     let op = next.op.expect("an async caller is in line with an operation");
-                    next.seat.come(match self.lead(ledger, op, false) {
+                    next.seat.come(match self.lead(ledger, op, Leader::Attendant) {
                         Ok((op, answer)) => Turn::Committed(op, answer),
                         Err(refused) => Turn::Refused(refused),
                     });
