@@ -27,6 +27,7 @@ pub fn run() -> anyhow::Result<()> {
     python()?;
     crate::sim::run("0..30000")?;
     crate::crash::run(4, 1, crate::server::Profile::Dev)?;
+    crate::schema::run(2, 1, crate::server::Profile::Dev)?;
     println!("all good");
     Ok(())
 }
@@ -39,8 +40,15 @@ fn python() -> anyhow::Result<()> {
 
 /// Builds the Python module into an environment of its own; the interpreter of that.
 pub fn python_with_module() -> anyhow::Result<String> {
+    let python = python_environment("python")?;
+    sh(&python, &["-m", "pip", "install", "--quiet", "./python[test]"])?;
+    Ok(python)
+}
+
+/// A Python environment of this name within the build's folder; its interpreter.
+pub fn python_environment(name: &str) -> anyhow::Result<String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let environment = target.join("python");
+    let environment = target.join(name);
     let folder = environment.to_string_lossy();
     if sh("python3", &["-m", "venv", &folder]).is_err() {
         // Debian has it apart.
@@ -48,7 +56,5 @@ pub fn python_with_module() -> anyhow::Result<String> {
         sh("python3", &["-m", "venv", &folder])?;
     }
     let python = environment.join("bin").join("python");
-    let python = python.to_string_lossy().into_owned();
-    sh(&python, &["-m", "pip", "install", "--quiet", "./python[test]"])?;
-    Ok(python)
+    Ok(python.to_string_lossy().into_owned())
 }

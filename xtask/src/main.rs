@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod crash;
 mod http;
+mod schema;
 mod server;
 mod sim;
 
@@ -46,6 +47,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Schemathesis on the server's OpenAPI document: no 5xx, and no answer but those it says.
+    Schema {
+        /// How many requests are made for each operation, besides those at the edges of its schema.
+        #[arg(long, default_value_t = 50)]
+        cases: u32,
+        /// Where they come from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Measures; see `cargo xtask bench --help`.
     Bench {
         #[command(subcommand)]
@@ -62,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Command::Sim { seeds } => sim::run(&seeds),
         Command::Crash { kills, seed } => crash::run(kills, seed, server::Profile::Release),
         Command::PowerCuts { cuts, seed } => crash::power_cuts(cuts, seed),
+        Command::Schema { cases, seed } => schema::run(cases, seed, server::Profile::Dev),
         Command::Bench { what } => bench::run(what),
         Command::Echo => bench::echo::serve(),
     }
