@@ -72,8 +72,26 @@ pub struct WorkflowRow {
     pub has_edges: bool,
     /// The requirement of jobs that name none.
     pub default_requirement: RequirementId,
+    /// A change of many jobs that is being carried out in parts, from batch to batch.
+    pub march: Option<March>,
+    /// Bytes of memory reserved for its graph until it is complete.
+    pub graph_bytes: i64,
     /// How many of its jobs are in each state, by the state's number.
     pub counts: [i64; STATES],
+}
+
+/// A change of so many jobs that it is carried out in parts. After a crash it goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum March {
+    /// `done`: how many jobs, of the workflow's jobs in their order, it has behind it.
+    Initialize { only_drafts: bool, done: u32 },
+    /// `done` as above.
+    Reset { failed_only: bool, done: u32 },
+    /// All jobs are deleted.
+    Delete,
+    /// Jobs from this one on are being created: none of them is there for anybody before all are.
+    /// After a crash they are removed.
+    Create { from: JobId },
 }
 
 impl WorkflowRow {

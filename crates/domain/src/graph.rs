@@ -10,7 +10,7 @@ use crate::state::JobState;
 /// The place of a job in the graph.
 pub type Place = u32;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 struct Node {
     lane: LaneId,
     priority: i64,
@@ -23,8 +23,22 @@ struct Node {
     flags: JobFlags,
 }
 
+impl Node {
+    fn new(row: &JobRow) -> Node {
+        Node {
+            lane: row.lane,
+            priority: row.priority,
+            attempt: row.attempt,
+            unmet: 0,
+            blamed: 0,
+            state: row.state,
+            flags: row.flags,
+        }
+    }
+}
+
 /// All jobs of a workflow and the edges between them.
-#[derive(Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Graph {
     workflow: WorkflowId,
     /// In rising order; a job's place is its place here.
@@ -44,30 +58,37 @@ impl Graph {
         let ids: Vec<JobId> = rows.iter().map(|row| row.id).collect();
         let mut graph = Graph {
             workflow,
-            nodes: rows
-                .iter()
-                .map(|row| Node {
-                    lane: row.lane,
-                    priority: row.priority,
-                    attempt: row.attempt,
-                    unmet: 0,
-                    blamed: 0,
-                    state: row.state,
-                    flags: row.flags,
-                })
-                .collect(),
+            nodes: Vec::new(),
             first: Vec::new(),
             dependents: Vec::new(),
             extras: BTreeMap::new(),
             ids,
         };
+        graph.link(edges);
+        graph.take_rows(rows);
+        graph
+    }
+
+    /// Takes over what all rows are now, in the order of their ids.
+    pub fn take_rows(&mut self, rows: &[JobRow]) {
+        self.nodes = rows.iter().map(Node::new).collect();
+        self.extras.clear();
         for (place, row) in rows.iter().enumerate() {
             if row.result.is_some() || row.due_at.is_some() {
-                graph.extras.insert(place as Place, (row.result, row.due_at));
+                self.extras.insert(place as Place, (row.result, row.due_at));
             }
         }
-        graph.link(edges);
-        graph
+        for (place, row) in rows.iter().enumerate() {
+            let (from, to) = (self.first[place] as usize, self.first[place + 1] as usize);
+            for dependent in &self.dependents[from..to] {
+                let node = &mut self.nodes[*dependent as usize];
+                if !row.state.has_ended() {
+                    node.unmet += 1;
+                } else if row.flags.has(JobFlags::BLAMED) {
+                    node.blamed += 1;
+                }
+            }
+        }
     }
 
     fn link(&mut self, edges: impl Iterator<Item = (JobId, JobId)> + Clone) {
@@ -90,13 +111,6 @@ impl Graph {
             let Some((job, prerequisite)) = places(self, edge) else { continue };
             dependents[next[prerequisite as usize] as usize] = job;
             next[prerequisite as usize] += 1;
-            let before = self.nodes[prerequisite as usize];
-            let node = &mut self.nodes[job as usize];
-            if !before.state.has_ended() {
-                node.unmet += 1;
-            } else if before.flags.has(JobFlags::BLAMED) {
-                node.blamed += 1;
-            }
         }
         self.first = first;
         self.dependents = dependents;
@@ -225,25 +239,38 @@ impl Graph {
         reached
     }
 
-    /// Some jobs of a circle of dependencies, if there is one: each depends on the next, the last on
-    /// the first.
-    pub fn circle(&self) -> Option<Vec<JobId>> {
+    /// All jobs, each after all that it depends on; `None` if some depend on each other in a circle.
+    pub fn order(&self) -> Option<Vec<Place>> {
+        let (order, _) = self.unwind();
+        (order.len() == self.ids.len()).then_some(order)
+    }
+
+    /// Takes away jobs that wait for nobody, until there are none: which, in their order, and for how
+    /// many each of the others still waits.
+    fn unwind(&self) -> (Vec<Place>, Vec<u32>) {
         let mut waiting = alloc::vec![0u32; self.ids.len()];
         for &dependent in &self.dependents {
             waiting[dependent as usize] += 1;
         }
-        let mut free: Vec<Place> = (0..self.ids.len() as Place).filter(|p| waiting[*p as usize] == 0).collect();
+        let mut order: Vec<Place> = (0..self.ids.len() as Place).filter(|p| waiting[*p as usize] == 0).collect();
         let mut seen = 0;
-        while let Some(place) = free.pop() {
+        while let Some(place) = order.get(seen).copied() {
             seen += 1;
             for &dependent in self.dependents(place) {
                 waiting[dependent as usize] -= 1;
                 if waiting[dependent as usize] == 0 {
-                    free.push(dependent);
+                    order.push(dependent);
                 }
             }
         }
-        if seen == self.ids.len() {
+        (order, waiting)
+    }
+
+    /// Some jobs of a circle of dependencies, if there is one: each depends on the next, the last on
+    /// the first.
+    pub fn circle(&self) -> Option<Vec<JobId>> {
+        let (order, waiting) = self.unwind();
+        if order.len() == self.ids.len() {
             return None;
         }
         // Every job that still waits has a prerequisite that still waits: going back from one to

@@ -15,6 +15,7 @@ pub mod job;
 pub mod lane;
 pub mod limits;
 pub mod machine;
+pub mod plan;
 pub mod port;
 pub mod state;
 pub mod window;

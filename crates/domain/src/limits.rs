@@ -38,8 +38,12 @@ pub struct Limits {
     pub parked_max: usize,
     /// Moments at which something happens to a job that are held in memory: the soonest of them.
     pub timers_window: usize,
-    /// Bytes of all dependency graphs in memory.
+    /// Bytes of the dependency graphs of all unfinished workflows.
     pub graph_bytes_max: usize,
+    /// A change of more jobs than this is carried out in parts, one a batch.
+    pub step_max: usize,
+    /// Rows of one such part.
+    pub part_max: usize,
     /// Jobs that one claim may take.
     pub claim_max: usize,
     /// Ids reserved beyond those in use. With 0 they stay without gaps over a kill; the mark is then
@@ -63,6 +67,8 @@ impl Default for Limits {
             parked_max: 65_536,
             timers_window: 65_536,
             graph_bytes_max: 256 << 20,
+            step_max: 2000,
+            part_max: 1000,
             claim_max: 100_000,
             id_block: 0,
         }

@@ -62,6 +62,10 @@ pub struct Recovered {
     pub epoch: Epoch,
     /// High-water marks; 1 for a sequence that is not listed.
     pub sequences: Vec<(Sequence, i64)>,
+    /// Workflows with a march that did not end.
+    pub marching: Vec<WorkflowId>,
+    /// Bytes of memory reserved for the graphs of all workflows.
+    pub graph_bytes: i64,
 }
 
 /// When something happens to a job by itself, and to which one.

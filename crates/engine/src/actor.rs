@@ -187,9 +187,9 @@ impl<S: Store + Send + 'static> Actor<S> {
                 }
             }
             Event::Writer(Report::Broken { cause }) | Event::Broken(cause) => return Err(cause),
-            Event::Read { id, lsn, rows } => {
+            Event::Read { id, lsn, found } => {
                 self.reads_out -= 1;
-                self.parts.machine.read_done(now, id, lsn, rows);
+                self.parts.machine.read_done(now, id, lsn, found);
             }
             Event::Stop { deadline } => {
                 self.stop_by = Some(self.stop_by.map_or(deadline, |other| other.min(deadline)));
@@ -293,8 +293,8 @@ impl<S: Store + Send + 'static> Actor<S> {
     /// Takes over what the machine has for others.
     fn collect(&mut self) {
         let handed = self.in_flight.as_ref().map_or(self.parts.committed, |batch| batch.lsn);
-        // Who waits for the open batch: callers, and reads that are to see it.
-        let mut waiting = 0;
+        // Who waits for the open batch: callers, reads that are to see it, and changes that go on after it.
+        let mut waiting = usize::from(self.parts.machine.is_marching());
         for (ticket, lsn, answer) in self.parts.machine.answers() {
             waiting += usize::from(lsn > handed);
             self.outbox.park(ticket, lsn, answer);
@@ -461,7 +461,7 @@ fn reading(read: ReadRequest, inbox: Arc<Inbox>, gauges: Arc<Gauges>, backoff: B
         let mut tries = 0;
         let event = loop {
             match reader.read(&read.what) {
-                Ok((lsn, rows)) => break Event::Read { id: read.id, lsn, rows },
+                Ok((lsn, rows)) => break Event::Read { id: read.id, lsn, found: read.digest(rows) },
                 Err(StoreError::Broken(cause)) => break Event::Broken(cause),
                 Err(StoreError::Busy(cause)) => {
                     tries += 1;

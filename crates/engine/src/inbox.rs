@@ -8,8 +8,7 @@ use std::time::Instant;
 use forebay_domain::batch::Outcomes;
 use forebay_domain::command::{Answer, Command};
 use forebay_domain::ids::{Lsn, Ticket, WorkflowId};
-use forebay_domain::machine::{Progress, ReadId, Stats};
-use forebay_domain::port::Rows;
+use forebay_domain::machine::{Found, Progress, ReadId, Stats};
 use forebay_flusher::{Cause, Report};
 use tokio::sync::oneshot;
 
@@ -39,7 +38,7 @@ pub(crate) enum Event {
     Read {
         id: ReadId,
         lsn: Lsn,
-        rows: Rows,
+        found: Found,
     },
     Broken(Cause),
     Stop {

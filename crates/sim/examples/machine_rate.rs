@@ -42,7 +42,7 @@ impl Bench {
             }
             for read in reads {
                 let (lsn, rows) = self.store.reader().read(&read.what).expect("the reference store reads");
-                self.machine.read_done(NOW, read.id, lsn, rows);
+                self.machine.read_done(NOW, read.id, lsn, read.digest(rows));
             }
         }
     }

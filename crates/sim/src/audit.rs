@@ -261,8 +261,9 @@ impl Auditor {
     pub fn committed(&mut self, batch: &Batch, db: &Db) -> Result<(), Breach> {
         for row in &batch.workflows {
             let Some(row) = db.workflows.get(&row.id) else { continue };
+            let visible = |job: &&JobRow| job.id < db.hidden_from(row.id);
             let mut counts = [0; STATES];
-            for job in db.jobs_of(row.id) {
+            for job in db.jobs_of(row.id).filter(visible) {
                 counts[job.state as usize] += 1;
             }
             if counts != row.counts {

@@ -119,6 +119,8 @@ impl Plan {
             parked_max: if tight { small(random, 2, 6) } else { 1000 },
             timers_window: small(random, 1, 8),
             graph_bytes_max: if random.chance(1, 3) { small(random, 300, 3000) } else { 1 << 20 },
+            step_max: small(random, 0, 20),
+            part_max: small(random, 1, 6),
             claim_max: if random.chance(1, 4) { 2 } else { 1000 },
             id_block: random.between(0, 20),
         };

@@ -267,6 +267,8 @@ fn workflow(jobs: i64) -> WorkflowRow {
         archived: false,
         has_edges: false,
         default_requirement: RequirementId(1),
+        march: None,
+        graph_bytes: 0,
         counts: [jobs; STATES],
     }
 }

@@ -46,15 +46,19 @@ fn workflows(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     }
     let mut put = sql::PUT_WORKFLOW.on(db)?;
     for row in &batch.workflows {
+        let [march, march_from] = encode::march_numbers(row.march);
         let facts = [
-            row.id.0,
-            row.run,
-            i64::from(row.canceled),
-            i64::from(row.archived),
-            i64::from(row.has_edges),
-            row.default_requirement.0,
+            Some(row.id.0),
+            Some(row.run),
+            Some(i64::from(row.canceled)),
+            Some(i64::from(row.archived)),
+            Some(i64::from(row.has_edges)),
+            Some(row.default_requirement.0),
+            march,
+            march_from,
+            Some(row.graph_bytes),
         ];
-        put.execute(params_from_iter(facts.iter().chain(&row.counts)))?;
+        put.execute(params_from_iter(facts.into_iter().chain(row.counts.map(Some))))?;
     }
     Ok(())
 }
@@ -240,22 +244,43 @@ fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// It is gone for everybody at once; its many rows go with `bury`.
 fn delete_workflow(db: &Connection, workflow: WorkflowId) -> rusqlite::Result<()> {
-    for delete in [
-        sql::DELETE_WORKFLOW_EDGES,
-        sql::DELETE_WORKFLOW_RELATIONS,
-        sql::DELETE_WORKFLOW_DETAILS,
-        sql::DELETE_WORKFLOW_JOBS,
-        sql::DELETE_WORKFLOW_LANES,
-        sql::DELETE_WORKFLOW_NEEDS,
-        sql::DELETE_WORKFLOW_STATE,
-    ] {
+    for delete in [sql::DELETE_WORKFLOW_LANES, sql::DELETE_WORKFLOW_NEEDS, sql::DELETE_WORKFLOW_STATE, sql::DOOM] {
         delete.on(db)?.execute([workflow.0])?;
     }
-    for table in TABLES {
+    for table in TABLES.into_iter().filter(|table| !matches!(table, Table::Event | Table::Result)) {
         db.prepare_cached(catalog::delete_all(table))?.execute([workflow.0])?;
     }
     Ok(())
+}
+
+/// Rows of deleted workflows that go with one commit: more would hold everybody up.
+const BURIED_MAX: usize = 1000;
+
+/// Removes some of what deleted workflows left; whether there may be more.
+pub(crate) fn bury(db: &Connection) -> rusqlite::Result<bool> {
+    let mut left = BURIED_MAX;
+    while let Some(workflow) = sql::DOOMED.on(db)?.query_one([], |row| row.get::<_, Option<i64>>(0))? {
+        let mut some = sql::SOME_JOBS.on(db)?;
+        let jobs = some.query_map([workflow, left as i64], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+        for job in &jobs {
+            for delete in
+                [sql::DELETE_JOB_PREREQUISITES, sql::DELETE_JOB_RELATIONS, sql::DELETE_JOB_DETAIL, sql::DELETE_JOB]
+            {
+                delete.on(db)?.execute([workflow, *job])?;
+            }
+        }
+        left -= jobs.len();
+        for delete in [sql::DELETE_SOME_RESULTS, sql::DELETE_SOME_EVENTS] {
+            left -= delete.on(db)?.execute([workflow, left as i64])?;
+        }
+        if left == 0 {
+            return Ok(true);
+        }
+        sql::UNDOOM.on(db)?.execute([workflow])?;
+    }
+    Ok(false)
 }
 
 /// A batch names a job that is not there: it is not one that a machine may make.

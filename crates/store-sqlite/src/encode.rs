@@ -1,6 +1,6 @@
 //! Rows as the domain has them, from and to columns.
 
-use forebay_domain::batch::{LaneRow, WorkflowRow};
+use forebay_domain::batch::{LaneRow, March, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row as CatalogRow, Table, Value};
 use forebay_domain::ids::{Epoch, JobId, LaneId, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
@@ -32,7 +32,7 @@ pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
 pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {
     let mut counts = [0; STATES];
     for (state, count) in counts.iter_mut().enumerate() {
-        *count = row.get(6 + state)?;
+        *count = row.get(9 + state)?;
     }
     Ok(WorkflowRow {
         id: WorkflowId(row.get(0)?),
@@ -41,8 +41,32 @@ pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {
         archived: row.get(3)?,
         has_edges: row.get(4)?,
         default_requirement: RequirementId(row.get(5)?),
+        march: march(row)?,
+        graph_bytes: row.get(8)?,
         counts,
     })
+}
+
+fn march(row: &Row) -> rusqlite::Result<Option<March>> {
+    Ok(match row.get::<_, Option<i64>>(6)? {
+        None => None,
+        Some(number @ (1 | 2)) => Some(March::Initialize { only_drafts: number == 2, done: row.get(7)? }),
+        Some(number @ (3 | 4)) => Some(March::Reset { failed_only: number == 4, done: row.get(7)? }),
+        Some(5) => Some(March::Delete),
+        Some(6) => Some(March::Create { from: JobId(row.get(7)?) }),
+        Some(_) => return Err(unreadable(6, "no march has this number")),
+    })
+}
+
+/// The number of a march, and where it is.
+pub(crate) fn march_numbers(march: Option<March>) -> [Option<i64>; 2] {
+    match march {
+        None => [None, None],
+        Some(March::Initialize { only_drafts, done }) => [Some(1 + i64::from(only_drafts)), Some(done.into())],
+        Some(March::Reset { failed_only, done }) => [Some(3 + i64::from(failed_only)), Some(done.into())],
+        Some(March::Delete) => [Some(5), None],
+        Some(March::Create { from }) => [Some(6), Some(from.0)],
+    }
 }
 
 /// From (id, requirement, labels, scheduler).

@@ -21,7 +21,8 @@ pub(crate) struct JobList {
 }
 
 impl JobList {
-    pub(crate) fn new(query: &JobQuery) -> JobList {
+    /// Jobs from `hidden` on are left out.
+    pub(crate) fn new(query: &JobQuery, hidden: Option<JobId>) -> JobList {
         let JobQuery {
             workflow,
             state,
@@ -52,6 +53,9 @@ impl JobList {
             filter.push_str(condition);
             values.push(value);
         };
+        if let Some(hidden) = hidden {
+            add("j.id < ?", Bound::Integer(hidden.0));
+        }
         if let Some(name) = name {
             add("instr(lower(d.name), lower(?)) > 0", Bound::Text(name.to_string()));
         }
@@ -183,7 +187,7 @@ mod tests {
     const DETAIL: &str = "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)";
 
     fn plan_of(query: &JobQuery) -> Vec<String> {
-        plan(&migrated(), &JobList::new(query).rows)
+        plan(&migrated(), &JobList::new(query, None).rows)
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Reader for SqliteReader {
     }
 
     fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError> {
-        self.snapshot(|db| JobList::new(query).read(db))
+        self.snapshot(|db| JobList::new(query, hidden_from(db, query.workflow)?).read(db))
     }
 
     fn dependencies(&mut self, workflow: WorkflowId, paging: Paging) -> Result<(Vec<Dependency>, u64), StoreError> {
@@ -197,8 +197,9 @@ impl Reader for SqliteReader {
         };
         self.snapshot(|db| {
             let mut part = sql::DEPENDENCIES.on(db)?;
-            let part = part.query_map((workflow.0, bound(paging.limit), bound(paging.offset)), read)?;
-            let total: i64 = sql::DEPENDENCIES_COUNT.on(db)?.query_one([workflow.0], |row| row.get(0))?;
+            let below = hidden_from(db, workflow)?.unwrap_or(JobId(i64::MAX)).0;
+            let part = part.query_map((workflow.0, bound(paging.limit), bound(paging.offset), below), read)?;
+            let total: i64 = sql::DEPENDENCIES_COUNT.on(db)?.query_one([workflow.0, below], |row| row.get(0))?;
             Ok((part.collect::<Result<_, _>>()?, total.unsigned_abs()))
         })
     }
@@ -221,7 +222,10 @@ impl Reader for SqliteReader {
 
     fn relations(&mut self, workflow: WorkflowId) -> Result<Vec<(JobId, RelationKind, i64)>, StoreError> {
         let read = |row: &Row| Ok((JobId(row.get(0)?), encode::relation_kind(1, row.get(1)?)?, row.get(2)?));
-        all(&self.db, sql::WORKFLOW_RELATIONS, workflow, read).map_err(sorted)
+        self.snapshot(|db| {
+            let below = hidden_from(db, workflow)?.unwrap_or(JobId(i64::MAX)).0;
+            sql::WORKFLOW_RELATIONS.on(db)?.query_map([workflow.0, below], read)?.collect()
+        })
     }
 
     fn latest_results(&mut self, query: &Query) -> Result<(Vec<CatalogRow>, u64), StoreError> {
@@ -297,6 +301,12 @@ fn moments(db: &Connection, after: Option<Moment>, limit: u32) -> rusqlite::Resu
         }
     }
     Ok(found)
+}
+
+/// The first job of a creation that is not over: from there on none is there for anybody.
+fn hidden_from(db: &Connection, workflow: WorkflowId) -> rusqlite::Result<Option<JobId>> {
+    let from = sql::HIDDEN_FROM.on(db)?.query_row([workflow.0], |row| row.get::<_, Option<i64>>(0)).optional()?;
+    Ok(from.flatten().map(JobId))
 }
 
 fn workflow(db: &Connection, id: WorkflowId) -> rusqlite::Result<Option<WorkflowRow>> {

@@ -30,7 +30,8 @@ macro_rules! job_columns {
 /// The hot row of a workflow, as `encode::workflow_row` reads it.
 macro_rules! workflow_columns {
     () => {
-        "id, run, is_canceled, is_archived, has_edges, default_requirement_id, draft, blocked, ready, claimed, \
+        "id, run, is_canceled, is_archived, has_edges, default_requirement_id, march, march_at, graph_bytes, \
+         draft, blocked, ready, claimed, \
          running, completed, failed, canceled, terminated, disabled, pending_failed, scheduled"
     };
 }
@@ -69,10 +70,14 @@ statements! {
     NEXT_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     SEQUENCES = "SELECT name, next FROM sequence";
 
+    MARCHING = "SELECT id FROM workflow_state WHERE march IS NOT NULL ORDER BY id";
+    GRAPH_BYTES = "SELECT coalesce(sum(graph_bytes), 0) FROM workflow_state WHERE graph_bytes > 0";
+    HIDDEN_FROM = "SELECT march_at FROM workflow_state WHERE id = ?1 AND march = 6";
+
     PUT_SEQUENCE = "INSERT OR REPLACE INTO sequence (name, next) VALUES (?1, ?2)";
     PUT_WORKFLOW = concat!(
         "INSERT OR REPLACE INTO workflow_state (", workflow_columns!(), ") \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)"
     );
     NEW_LANE = "INSERT INTO lane (id, workflow_id, requirement_id, labels, scheduler_id) VALUES (?1, ?2, ?3, ?4, ?5)";
     PUT_NEEDS =
@@ -100,13 +105,18 @@ statements! {
     DELETE_WORKFLOW_TIES = "DELETE FROM relation WHERE workflow_id = ?1 AND +kind = ?2";
     DELETE_JOB_RESULTS = "DELETE FROM result WHERE job_id = ?2 AND +workflow_id = ?1";
 
+    DOOM = "INSERT OR IGNORE INTO doomed (workflow_id) VALUES (?1)";
+    DOOMED = "SELECT min(workflow_id) FROM doomed";
+    UNDOOM = "DELETE FROM doomed WHERE workflow_id = ?1";
+    SOME_JOBS = "SELECT id FROM job WHERE workflow_id = ?1 LIMIT ?2";
+    DELETE_SOME_EVENTS =
+        "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE workflow_id = ?1 LIMIT ?2)";
+    DELETE_SOME_RESULTS =
+        "DELETE FROM result WHERE id IN (SELECT id FROM result WHERE workflow_id = ?1 LIMIT ?2)";
+
     DELETE_WORKFLOW_STATE = "DELETE FROM workflow_state WHERE id = ?1";
     DELETE_WORKFLOW_LANES = "DELETE FROM lane WHERE workflow_id = ?1";
     DELETE_WORKFLOW_NEEDS = "DELETE FROM requirement_needs WHERE workflow_id = ?1";
-    DELETE_WORKFLOW_JOBS = "DELETE FROM job WHERE workflow_id = ?1";
-    DELETE_WORKFLOW_DETAILS = "DELETE FROM job_detail WHERE workflow_id = ?1";
-    DELETE_WORKFLOW_EDGES = "DELETE FROM dependency WHERE workflow_id = ?1";
-    DELETE_WORKFLOW_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1";
 
     /// From the start of a lane.
     PAGE = concat!(page!(), "ORDER BY j.priority DESC, j.id LIMIT ?3");
@@ -145,11 +155,12 @@ statements! {
         "SELECT r.job_id, w.job_id FROM relation r CROSS JOIN relation w ON w.kind = r.kind + 1 AND w.item = r.item \
          WHERE r.workflow_id = ?1 AND r.kind IN (0, 2) AND w.job_id <> r.job_id AND w.workflow_id = r.workflow_id";
     WORKFLOW_RELATIONS =
-        "SELECT job_id, kind, item FROM relation WHERE workflow_id = ?1 ORDER BY job_id, kind, item";
+        "SELECT job_id, kind, item FROM relation WHERE workflow_id = ?1 AND job_id < ?2 ORDER BY job_id, kind, item";
 
     JOB_WITH_DETAIL = concat!(
         "SELECT ", job_columns!(), ", d.name, d.payload \
-         FROM job j JOIN job_detail d ON d.job_id = j.id WHERE j.id = ?1"
+         FROM job j JOIN job_detail d ON d.job_id = j.id CROSS JOIN workflow_state w ON w.id = j.workflow_id \
+         WHERE j.id = ?1 AND (w.march IS NOT 6 OR j.id < w.march_at)"
     );
     JOB_NAME = "SELECT name FROM job_detail WHERE job_id = ?1";
     JOB_PREREQUISITES =
@@ -157,11 +168,11 @@ statements! {
          WHERE j.id = ?1 ORDER BY d.depends_on";
     DEPENDENCIES =
         "SELECT d.job_id, a.name, d.depends_on, b.name \
-         FROM (SELECT job_id, depends_on FROM dependency WHERE workflow_id = ?1 \
+         FROM (SELECT job_id, depends_on FROM dependency WHERE workflow_id = ?1 AND job_id < ?4 \
                ORDER BY job_id, depends_on LIMIT ?2 OFFSET ?3) d \
          CROSS JOIN job_detail a ON a.job_id = d.job_id CROSS JOIN job_detail b ON b.job_id = d.depends_on \
          ORDER BY d.job_id, d.depends_on";
-    DEPENDENCIES_COUNT = "SELECT count(*) FROM dependency WHERE workflow_id = ?1";
+    DEPENDENCIES_COUNT = "SELECT count(*) FROM dependency WHERE workflow_id = ?1 AND job_id < ?2";
 }
 
 /// Those that read a whole table: a dozen rows at a start; a row for each workflow, when an operator

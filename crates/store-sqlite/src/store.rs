@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay_domain::batch::{Batch, Outcomes, Sequence};
 use forebay_domain::catalog::{Statement, StatementOutcome, TABLES};
-use forebay_domain::ids::{Epoch, Lsn};
+use forebay_domain::ids::{Epoch, Lsn, WorkflowId};
 use forebay_domain::port::{Recovered, Store, StoreError};
 use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
 
@@ -38,6 +38,8 @@ pub struct SqliteStore {
     syncer: Syncer,
     /// What was answered, or would have been, to the last batch that was tried.
     tried: Option<(Lsn, Outcomes)>,
+    /// Deleted workflows have rows left.
+    has_doomed: bool,
     /// After the connection: it is given back when that is closed.
     _lock: WriterLock,
 }
@@ -65,7 +67,17 @@ impl SqliteStore {
         tune(&mut db, &options, Arc::clone(&log_pages)).map_err(failed)?;
         let syncer = Syncer::open(&place, options.durability)?;
         let checkpoint_at = options.checkpoint_pages;
-        Ok(SqliteStore { db, options, place, log_pages, checkpoint_at, syncer, tried: None, _lock: lock })
+        Ok(SqliteStore {
+            db,
+            options,
+            place,
+            log_pages,
+            checkpoint_at,
+            syncer,
+            tried: None,
+            has_doomed: true,
+            _lock: lock,
+        })
     }
 
     /// Brings a database that nobody writes to from its version to this one, which may be an earlier
@@ -146,6 +158,11 @@ impl Store for SqliteStore {
                 lsn: stored_lsn(db)?,
                 epoch: Epoch(sql::NEXT_EPOCH.on(db)?.query_one([], |row| row.get(0))?),
                 sequences: Vec::new(),
+                marching: sql::MARCHING
+                    .on(db)?
+                    .query_map([], |row| row.get(0).map(WorkflowId))?
+                    .collect::<Result<_, _>>()?,
+                graph_bytes: sql::GRAPH_BYTES.on(db)?.query_one([], |row| row.get(0))?,
             };
             let known = TABLES.map(Sequence::Row).into_iter().chain([Sequence::Job, Sequence::Lane]);
             let mut sequences = sql::SEQUENCES.on(db)?;
@@ -165,11 +182,15 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, batch: &Batch) -> Result<Outcomes, StoreError> {
         let last = self.tried.take();
+        let mut has_doomed = self.has_doomed;
         let done = transaction(&self.db, |db| {
             if stored_lsn(db)? >= batch.lsn {
                 return Ok(None);
             }
             let outcomes = apply::apply(db, batch)?;
+            if self.has_doomed || !batch.workflows_deleted.is_empty() {
+                has_doomed = apply::bury(db)?;
+            }
             sql::SET_LSN.on(db)?.execute([batch.lsn.0.cast_signed()])?;
             // Kept now: a commit whose answer is lost shall be answered at the next try.
             self.tried = Some((batch.lsn, outcomes));
@@ -178,6 +199,7 @@ impl Store for SqliteStore {
         if done.is_none() {
             self.tried = last.filter(|(lsn, _)| *lsn == batch.lsn);
         } else {
+            self.has_doomed = has_doomed;
             self.shorten_log()?;
         }
         Ok(match &self.tried {

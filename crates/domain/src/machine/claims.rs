@@ -116,6 +116,7 @@ impl Machine {
     /// Lets claims take what has become ready or was read since: first those that are owed a page,
     /// then those that wait, each in the order of their coming.
     pub(super) fn serve(&mut self, now: Timestamp) {
+        self.march(now);
         while let Some(id) = self.awake.pop_first() {
             let Some(workflow) = self.workflows.get_mut(&id) else { continue };
             if workflow.frozen.is_some() {

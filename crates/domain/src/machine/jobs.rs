@@ -3,14 +3,16 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
+use super::marches::Bulk;
 use super::{LaneKey, Machine, Step, Stop, Work, number};
 use crate::batch::{JobDetail, Sequence};
 use crate::catalog::{Row, Statement, Table, Value};
 use crate::claim::Needs;
 use crate::command::{Answer, JobChange, Rejection};
+use crate::graph::Graph;
 use crate::ids::{JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow, NewJob};
-use crate::port::{GraphRows, Read};
+use crate::port::Read;
 use crate::state::JobState;
 
 impl Machine {
@@ -65,7 +67,7 @@ impl Machine {
                 // Once more: the workflow may have changed while they were looked up.
                 self.check_jobs(id, jobs).and_then(|()| self.insert_jobs(id, jobs))
             }
-            (None, Work::Command(..) | Work::Due(_) | Work::GiveBack(_)) => {
+            (None, Work::Command(..) | Work::Due(_) | Work::GiveBack(_) | Work::Resume(_)) => {
                 unreachable!("prerequisites are looked up for new jobs only")
             }
         };
@@ -84,39 +86,11 @@ impl Machine {
         for job in jobs.iter() {
             lanes.push(self.lane_for(id, key(job))?);
         }
-        let first = self.take_ids(Sequence::Job, jobs.len());
-        let lsn = self.open.lsn();
-        let workflow = self.dirty(id);
-        workflow.row.counts[JobState::Draft as usize] += jobs.len() as i64;
-        workflow.row.has_edges |= jobs.iter().any(|job| !job.depends_on.is_empty());
-        // It is read anew when it is needed; loads wait for these jobs to be there.
-        workflow.graph = None;
-        workflow.bulk = lsn;
-        workflow.details = lsn;
-        for ((job, lane), number) in core::mem::take(jobs).into_iter().zip(lanes).zip(first..) {
-            let row = JobRow {
-                id: JobId(number),
-                workflow: id,
-                lane,
-                state: JobState::Draft,
-                priority: job.priority,
-                attempt: 1,
-                flags: JobFlags::default().with(JobFlags::CANCEL_ON_FAILURE, job.cancel_on_failure),
-                node: None,
-                epoch: Default::default(),
-                started_at: None,
-                due_at: job.not_before,
-                result: None,
-            };
-            self.open.new_job(row, JobDetail { job: row.id, workflow: id, name: job.name, payload: job.payload });
-            for prerequisite in job.depends_on {
-                self.open.edge(row.id, prerequisite);
-            }
-            for (kind, item) in job.relations {
-                self.open.relation(row.id, kind, item);
-            }
-        }
-        Ok(Some(Answer::Created(first)))
+        let first = JobId(self.take_ids(Sequence::Job, jobs.len()));
+        let jobs = core::mem::take(jobs).into_iter().zip(lanes).collect();
+        // Its graph is read anew when it is needed; loads wait for these jobs to be there.
+        self.dirty(id).graph = None;
+        self.carry_out(id, Bulk::create(first, jobs))
     }
 
     pub(super) fn update_job(&mut self, id: JobId, change: &mut JobChange) -> Step {
@@ -151,44 +125,20 @@ impl Machine {
         Ok(Some(Answer::Done))
     }
 
-    /// Deletes one job or all; what waited for it alone goes on.
-    pub(super) fn delete_jobs_of(
-        &mut self,
-        now: Timestamp,
-        id: WorkflowId,
-        job: Option<JobId>,
-        rows: &GraphRows,
-    ) -> Step {
-        let doomed: Vec<JobRow> = rows.jobs.iter().filter(|row| job.is_none_or(|job| job == row.id)).copied().collect();
-        if let (Some(job), true) = (job, doomed.is_empty()) {
-            return Err(Rejection::NoSuchJob(job).into());
-        }
-        for row in &doomed {
-            if row.state == JobState::Ready
-                && let Some(lane) = self.lanes.get_mut(&row.lane)
-            {
-                lane.leave(row.key());
-            }
-            self.retime(Some(row), None);
-            self.disown(row, JobState::Draft);
-            self.remove_slot(row.id);
-            self.dirty(id).row.counts[row.state as usize] -= 1;
-            self.open.delete_job(row.id);
-        }
+    /// Deletes one job; what waited for it alone goes on.
+    pub(super) fn delete_job(&mut self, now: Timestamp, id: WorkflowId, job: JobRow, graph: Option<Graph>) -> Answer {
+        self.delete(job, false);
         self.reload_lanes(id);
         let lsn = self.open.lsn();
-        self.dirty(id).purged = lsn;
-        if let Some(job) = job {
-            let graph = crate::graph::Graph::new(id, &rows.jobs, rows.edges.iter().copied());
-            let ended = doomed.iter().any(|row| row.state.has_ended());
-            self.workflows.get_mut(&id).expect("it is resident").graph = Some(graph);
-            if !ended {
-                self.release(now, id, job);
-            }
+        let workflow = self.dirty(id);
+        workflow.purged = lsn;
+        workflow.graph = graph;
+        if !job.state.has_ended() {
+            self.release(now, id, job.id);
         }
-        // It is read anew, without the deleted jobs, when it is needed.
-        self.workflows.get_mut(&id).expect("it is resident").graph = None;
-        Ok(Some(Answer::Count(doomed.len() as i64)))
+        // It is read anew, without the deleted job, when it is needed.
+        self.dirty(id).graph = None;
+        Answer::Count(1)
     }
 
     pub(super) fn create_requirements(&mut self, id: WorkflowId, rows: &mut Vec<(Row, Needs)>) -> Step {
@@ -248,16 +198,5 @@ impl Machine {
             }
         }
         self.awake.insert(id);
-    }
-
-    /// A row of a change in bulk: written, and no longer as memory may know it.
-    pub(super) fn put_in_bulk(&mut self, before: JobRow, row: JobRow) {
-        self.retime(Some(&before), Some(&row));
-        self.disown(&before, row.state);
-        self.remove_slot(row.id);
-        self.open.job(row);
-        let counts = &mut self.dirty(row.workflow).row.counts;
-        counts[before.state as usize] -= 1;
-        counts[row.state as usize] += 1;
     }
 }

@@ -4,6 +4,7 @@
 
 mod claims;
 mod jobs;
+mod marches;
 mod open;
 mod outcomes;
 mod reads;
@@ -26,7 +27,8 @@ use crate::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, SchedulerId, Ticket, 
 use crate::job::{JobRow, Payload};
 use crate::lane::{LabelSet, Lane};
 use crate::limits::{Egress, Limits};
-use crate::port::{Read, Recovered};
+use crate::plan::{Aim, Plan};
+use crate::port::{Read, Recovered, Rows};
 use crate::state::{Event, JobState};
 use crate::window::Entered;
 
@@ -49,6 +51,26 @@ pub struct ReadRequest {
     pub id: ReadId,
     pub after: Lsn,
     pub what: Read,
+    /// What is to be worked out of the rows, for a `Read::Graph`.
+    pub aim: Option<Aim>,
+}
+
+/// What a read brings back.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Found {
+    Rows(Rows),
+    Plan(Plan),
+}
+
+impl ReadRequest {
+    /// Makes what the machine takes of what a reader answered. It may take long, and needs nothing of the
+    /// machine: whoever read does it.
+    pub fn digest(&self, rows: Rows) -> Found {
+        match (&self.what, self.aim, rows) {
+            (Read::Graph(workflow), Some(aim), Rows::Graph(rows)) => Found::Plan(Plan::new(*workflow, aim, *rows)),
+            (_, _, rows) => Found::Rows(rows),
+        }
+    }
 }
 
 /// What there is to do: for a caller, for a timer, or for an answer that came back.
@@ -59,6 +81,8 @@ enum Work {
     Due(JobId),
     /// Jobs as they were handed out to a caller who left.
     GiveBack(Vec<JobRow>),
+    /// A workflow's march did not end before a crash.
+    Resume(WorkflowId),
 }
 
 /// Why work cannot be done now.
@@ -70,14 +94,16 @@ enum Stop {
     UnknownJobs(Vec<JobId>),
     /// The workflow is not in memory.
     Workflow(WorkflowId),
-    /// The workflow's graph is not in memory; `fresh`: it is to be read whatever is in memory.
-    Graph {
+    /// All rows of the workflow are to be read.
+    Rows {
         workflow: WorkflowId,
-        fresh: bool,
+        aim: Aim,
     },
+    /// It was begun, and goes on in parts.
+    March,
     /// These jobs shall be there before anything depends on them.
     Prerequisites(WorkflowId, Vec<JobId>),
-    /// The workflow's graph is being read.
+    /// All rows of the workflow are being read, or changed in parts.
     Frozen(WorkflowId),
 }
 
@@ -119,7 +145,7 @@ struct Workflow {
     details: Lsn,
     /// The batch that last deleted jobs.
     purged: Lsn,
-    /// Work that waits for the graph, while it is being read.
+    /// Work that waits, while all rows are being read or changed in parts.
     frozen: Option<VecDeque<Work>>,
     /// Claims that wait for a job.
     waiting: VecDeque<WaitingClaim>,
@@ -153,6 +179,12 @@ pub struct Machine {
     flights: BTreeMap<ReadId, Flight>,
     workflow_reads: BTreeMap<WorkflowId, ReadId>,
     job_reads: Map<JobId, ReadId>,
+    /// Workflows being changed in parts, the next in turn first.
+    marches: VecDeque<(WorkflowId, marches::Bulk)>,
+    /// The last batch that has a part of one.
+    marched: Lsn,
+    /// Bytes reserved for graphs by all workflows, in memory or not.
+    graph_bytes: i64,
     parked: usize,
     next_read: u64,
     clock: u64,
@@ -186,6 +218,7 @@ pub struct Stats {
     pub waiting: usize,
     pub parked: usize,
     pub reads: usize,
+    pub marches: usize,
     pub timers: usize,
     /// There may be more timers in the store.
     pub timers_behind: bool,
@@ -234,6 +267,9 @@ impl Machine {
             flights: BTreeMap::new(),
             workflow_reads: BTreeMap::new(),
             job_reads: Map::default(),
+            marches: VecDeque::new(),
+            marched: recovered.lsn,
+            graph_bytes: recovered.graph_bytes,
             parked: 0,
             next_read: 1,
             clock: 0,
@@ -246,6 +282,9 @@ impl Machine {
             limits,
         };
         machine.want_moments();
+        for id in recovered.marching {
+            machine.park(Stop::Workflow(id), Work::Resume(id));
+        }
         machine
     }
 
@@ -264,6 +303,8 @@ impl Machine {
 
     /// Does what has come due: a page of timers at most, claims that have waited long enough.
     pub fn tick(&mut self, now: Timestamp) {
+        // First: what it lets wait for a moment may be due.
+        self.march(now);
         self.fire(now);
         self.serve(now);
         self.expire_waiting(now);
@@ -277,6 +318,11 @@ impl Machine {
             (Some(timer), Some(waiting)) => Some(timer.min(waiting)),
             (one, None) | (None, one) => one,
         }
+    }
+
+    /// Whether changes go on by themselves from commit to commit.
+    pub fn is_marching(&self) -> bool {
+        !self.marches.is_empty()
     }
 
     /// How many changes wait in the open batch.
@@ -339,6 +385,7 @@ impl Machine {
             waiting: self.waiters.len(),
             parked: self.parked,
             reads: self.flights.len(),
+            marches: self.marches.len(),
             timers: self.timers.len(),
             timers_behind: self.timers.is_behind(),
             graph_bytes: self.workflows.values().filter_map(|w| w.graph.as_ref()).map(Graph::bytes).sum(),
@@ -361,6 +408,7 @@ impl Machine {
             Work::Command(ticket, command) => self.command(now, *ticket, command),
             Work::Due(job) => self.due(now, *job),
             Work::GiveBack(rows) => self.take_back(rows),
+            Work::Resume(id) => self.resume(now, *id),
         };
         self.conclude(step, work);
     }
@@ -376,6 +424,7 @@ impl Machine {
             }
             Ok(Some(answer)) => self.answer(&work, answer),
             Err(Stop::Rejected(rejection)) => self.answer(&work, Answer::Rejected(rejection)),
+            Err(Stop::March) => self.march_for(work),
             Err(Stop::Frozen(id)) => {
                 let queue = self.workflows.get_mut(&id).and_then(|workflow| workflow.frozen.as_mut());
                 let queue = queue.expect("work stops for a frozen workflow only while it is frozen");
@@ -392,13 +441,17 @@ impl Machine {
 
     fn answer(&mut self, work: &Work, answer: Answer) {
         self.timers.is_done(work);
-        if let Work::Command(ticket, command) = work {
-            self.tracer.note(Trace::Done(*ticket));
-            let beside = self.beside.remove(ticket);
-            if !matches!(answer, Answer::Rejected(_)) {
-                self.state(beside.unwrap_or_default());
+        match work {
+            Work::Command(ticket, command) => {
+                self.tracer.note(Trace::Done(*ticket));
+                let beside = self.beside.remove(ticket);
+                if !matches!(answer, Answer::Rejected(_)) {
+                    self.state(beside.unwrap_or_default());
+                }
+                self.answers.push((*ticket, self.stamp(command, &answer), answer));
             }
-            self.answers.push((*ticket, self.stamp(command, &answer), answer));
+            Work::Resume(id) => self.tracer.note(Trace::Resumed(*id)),
+            Work::Due(_) | Work::GiveBack(_) => {}
         }
     }
 
@@ -466,12 +519,17 @@ impl Machine {
         match command {
             Command::CreateWorkflow(new) => Ok(Some(self.create_workflow(new))),
             Command::DeleteWorkflow(workflow) => self.delete_workflow(*workflow),
-            Command::CancelWorkflow(workflow) | Command::DeleteJobs { workflow, .. } => self.with_all_rows(*workflow),
+            Command::CancelWorkflow(workflow) => self.with_rows(*workflow, Aim::Cancel),
+            Command::DeleteJobs { workflow, job } => self.with_rows(*workflow, Aim::Delete { job: *job }),
             Command::ArchiveWorkflow { workflow, archived } => self.archive_workflow(*workflow, *archived),
             Command::NewRun { workflow, force } => self.new_run(*workflow, *force),
-            Command::ResetJobs { workflow, .. } | Command::Initialize { workflow, .. } => {
+            Command::ResetJobs { workflow, failed_only } => {
                 self.unless_archived(*workflow)?;
-                self.with_all_rows(*workflow)
+                self.with_rows(*workflow, Aim::Reset { failed_only: *failed_only, done: 0 })
+            }
+            Command::Initialize { workflow, only_drafts } => {
+                self.unless_archived(*workflow)?;
+                self.with_rows(*workflow, Aim::Initialize { only_drafts: *only_drafts, done: 0, now })
             }
             Command::CreateJobs { workflow, jobs } => self.create_jobs(*workflow, jobs),
             Command::UpdateJob { job, change } => self.update_job(*job, change),
@@ -513,7 +571,7 @@ impl Machine {
         }
     }
 
-    /// The workflow, if it is in memory and its graph is not being read.
+    /// The workflow, if it is in memory and its rows are not being read or changed in parts.
     fn resident(&mut self, id: WorkflowId) -> Result<&mut Workflow, Stop> {
         if self.deleted.contains_key(&id) {
             return Err(Rejection::NoSuchWorkflow(id).into());
@@ -545,7 +603,7 @@ impl Machine {
     fn needs_graph(&mut self, id: WorkflowId) -> Result<(), Stop> {
         let workflow = self.resident(id)?;
         if workflow.row.has_edges && workflow.graph.is_none() {
-            return Err(Stop::Graph { workflow: id, fresh: false });
+            return Err(Stop::Rows { workflow: id, aim: Aim::Graph });
         }
         Ok(())
     }
@@ -599,9 +657,19 @@ impl Machine {
         if row.state == JobState::Ready {
             self.enter(row);
         }
+        if over {
+            self.reserve(row.workflow, 0);
+        }
         if over || row.state == JobState::Ready {
             self.awake.insert(row.workflow);
         }
+    }
+
+    /// Reserves so many bytes for the workflow's graph, in place of what it had.
+    fn reserve(&mut self, id: WorkflowId, bytes: i64) {
+        let workflow = self.dirty(id);
+        let had = core::mem::replace(&mut workflow.row.graph_bytes, bytes);
+        self.graph_bytes += bytes - had;
     }
 
     /// The workflow, whose hot row is to be written by the open batch.

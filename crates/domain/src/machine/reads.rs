@@ -4,13 +4,14 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Broken, Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
+use super::{Broken, Found, Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
 use crate::command::{Answer, Claimed, Rejection};
 use crate::graph::Graph;
 use crate::ids::{JobId, LaneId, Lsn, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{Lane, OrderKey};
-use crate::port::{GraphRows, Read, Rows, WorkflowRows};
+use crate::plan::Aim;
+use crate::port::{Read, Rows, WorkflowRows};
 use crate::state::JobState;
 
 /// A read on its way.
@@ -36,11 +37,11 @@ pub(super) enum Purpose {
         id: WorkflowId,
         works: Vec<Work>,
     },
-    /// The work that needs the rows themselves goes first.
-    Graph {
+    /// All rows, for this work.
+    Rows {
         id: WorkflowId,
-        first: Work,
-        fresh: bool,
+        aim: Aim,
+        work: Work,
     },
     Jobs {
         works: Vec<Work>,
@@ -58,26 +59,35 @@ pub(super) enum Purpose {
 }
 
 impl Machine {
-    /// A read has come back: `rows` as of batch `lsn`.
-    pub fn read_done(&mut self, now: Timestamp, id: ReadId, lsn: Lsn, rows: Rows) {
+    /// A read has come back, with what was there at batch `lsn`.
+    pub fn read_done(&mut self, now: Timestamp, id: ReadId, lsn: Lsn, found: Found) {
         let Some(flight) = self.flights.remove(&id) else { return };
-        match (flight.purpose, rows) {
-            (Purpose::Page { lane, epoch }, Rows::Page(rows)) => self.apply_page(lane, epoch, &flight.what, lsn, rows),
-            (Purpose::Due { epoch }, Rows::Due(moments)) => self.apply_due(epoch, &flight.what, lsn, &moments),
+        match (flight.purpose, found) {
+            (Purpose::Rows { id, aim, work }, Found::Plan(plan)) => self.apply_plan(now, id, aim, plan, work),
+            (purpose, Found::Rows(rows)) => self.apply_rows(now, &flight.what, purpose, lsn, rows),
+            (_, Found::Plan(_)) => unreachable!("only a read of all rows has a plan"),
+        }
+        self.forget_old();
+        self.serve(now);
+    }
+
+    fn apply_rows(&mut self, now: Timestamp, what: &Read, purpose: Purpose, lsn: Lsn, rows: Rows) {
+        match (purpose, rows) {
+            (Purpose::Page { lane, epoch }, Rows::Page(rows)) => self.apply_page(lane, epoch, what, lsn, rows),
+            (Purpose::Due { epoch }, Rows::Due(moments)) => self.apply_due(epoch, what, lsn, &moments),
             (Purpose::Workflow { id, works }, Rows::Workflow(rows)) => {
                 self.workflow_reads.remove(&id);
                 self.parked -= works.len();
                 self.apply_workflow(now, id, rows.map(|rows| *rows), works);
             }
-            (Purpose::Graph { id, first, fresh }, Rows::Graph(rows)) => self.apply_graph(now, id, &rows, first, fresh),
-            (Purpose::Jobs { works }, Rows::Jobs(rows)) => self.apply_jobs(now, flight.what, lsn, rows, works),
+            (Purpose::Jobs { works }, Rows::Jobs(rows)) => self.apply_jobs(now, what, lsn, rows, works),
             (Purpose::Prerequisites { workflow, work }, Rows::Jobs(rows)) => {
                 self.parked -= 1;
-                self.apply_prerequisites(workflow, &flight.what, lsn, &rows, work);
+                self.apply_prerequisites(workflow, what, lsn, &rows, work);
             }
             (Purpose::Payloads { ticket, answer, stamp }, Rows::Payloads(rows)) => {
                 self.parked -= 1;
-                self.apply_payloads(ticket, answer, stamp, &flight.what, rows);
+                self.apply_payloads(ticket, answer, stamp, what, rows);
             }
             // A reader that answers something else than it was asked has no answer for us.
             (
@@ -87,8 +97,6 @@ impl Machine {
                 unreachable!("a reader answers each read with the rows of its kind")
             }
         }
-        self.forget_old();
-        self.serve(now);
     }
 
     /// No read in flight was asked for before this batch was committed, and it is.
@@ -146,7 +154,7 @@ impl Machine {
             }
             Purpose::Page { .. }
             | Purpose::Due { .. }
-            | Purpose::Graph { .. }
+            | Purpose::Rows { .. }
             | Purpose::Prerequisites { .. }
             | Purpose::Payloads { .. } => {}
         }
@@ -155,7 +163,12 @@ impl Machine {
     pub(super) fn ask(&mut self, after: Lsn, what: Read, purpose: Purpose) -> ReadId {
         let id = ReadId(self.next_read);
         self.next_read += 1;
-        self.reads.push(ReadRequest { id, after, what: what.clone() });
+        let aim = match &purpose {
+            Purpose::Rows { aim, .. } => Some(*aim),
+            Purpose::Page { .. } | Purpose::Due { .. } | Purpose::Workflow { .. } | Purpose::Jobs { .. } => None,
+            Purpose::Prerequisites { .. } | Purpose::Payloads { .. } => None,
+        };
+        self.reads.push(ReadRequest { id, after, what: what.clone(), aim });
         self.flights.insert(id, Flight { asked_at: self.committed, after, what, purpose });
         id
     }
@@ -193,13 +206,13 @@ impl Machine {
                 let after = self.workflows.get(&workflow).map_or(Lsn::default(), |workflow| workflow.touched);
                 self.ask(after, Read::Jobs(jobs), Purpose::Prerequisites { workflow, work });
             }
-            Stop::Graph { workflow, fresh } => {
-                let owner = self.workflows.get_mut(&workflow).expect("a graph is read only for a workflow in memory");
+            Stop::Rows { workflow, aim } => {
+                let owner = self.workflows.get_mut(&workflow).expect("all rows are read only of a workflow in memory");
                 owner.frozen = Some(VecDeque::new());
                 let after = owner.touched;
-                self.ask(after, Read::Graph(workflow), Purpose::Graph { id: workflow, first: work, fresh });
+                self.ask(after, Read::Graph(workflow), Purpose::Rows { id: workflow, aim, work });
             }
-            Stop::Rejected(_) | Stop::Frozen(_) => unreachable!("dealt with where work is run"),
+            Stop::Rejected(_) | Stop::Frozen(_) | Stop::March => unreachable!("dealt with where work is run"),
         }
     }
 
@@ -317,34 +330,26 @@ impl Machine {
         }
     }
 
-    fn apply_graph(&mut self, now: Timestamp, id: WorkflowId, rows: &GraphRows, first: Work, fresh: bool) {
-        let Some(workflow) = self.workflows.get_mut(&id) else { return };
-        let waiting = workflow.frozen.take().unwrap_or_default();
-        if fresh {
-            workflow.graph = None;
-            self.run_with_rows(now, id, rows, first);
-        } else {
-            let graph = Graph::new(id, &rows.jobs, rows.edges.iter().copied());
-            workflow.graph = Some(graph);
-            self.fit_graphs(id);
-            self.run(now, first);
-        }
-        self.awake.insert(id);
-        for work in waiting {
-            self.run(now, work);
-        }
-    }
-
-    fn apply_jobs(&mut self, now: Timestamp, what: Read, lsn: Lsn, rows: Vec<JobRow>, works: Vec<Work>) {
+    fn apply_jobs(&mut self, now: Timestamp, what: &Read, lsn: Lsn, rows: Vec<JobRow>, works: Vec<Work>) {
         let Read::Jobs(jobs) = what else { unreachable!("jobs were asked for as jobs") };
-        for job in &jobs {
+        for job in jobs {
             self.job_reads.remove(job);
         }
-        let is_stale = |row: &JobRow| self.workflows.get(&row.workflow).is_some_and(|workflow| workflow.bulk > lsn);
-        if rows.iter().any(is_stale) {
+        let stale = rows.iter().find_map(|row| {
+            let workflow = self.workflows.get(&row.workflow)?;
+            (workflow.bulk > lsn).then_some((row.workflow, workflow.frozen.is_some()))
+        });
+        if let Some((workflow, true)) = stale {
+            // They are read again when nothing changes in bulk any more.
+            self.parked -= works.len();
+            let owner = self.workflows.get_mut(&workflow).expect("looked up above");
+            owner.frozen.get_or_insert_default().extend(works);
+            return;
+        }
+        if stale.is_some() {
             let after = self.open.stamp();
             let id = self.ask(after, Read::Jobs(jobs.clone()), Purpose::Jobs { works });
-            self.job_reads.extend(jobs.into_iter().map(|job| (job, id)));
+            self.job_reads.extend(jobs.iter().map(|job| (*job, id)));
             return;
         }
         self.parked -= works.len();
@@ -352,7 +357,7 @@ impl Machine {
             self.timers.has_read(work);
         }
         let found: super::Set<JobId> = rows.iter().map(|row| row.id).collect();
-        self.absent.extend(jobs.into_iter().filter(|job| !found.contains(job)));
+        self.absent.extend(jobs.iter().copied().filter(|job| !found.contains(job)));
         for row in rows {
             if self.deleted.contains_key(&row.workflow) {
                 self.absent.insert(row.id);
@@ -446,7 +451,7 @@ impl Machine {
             Purpose::Page { lane, .. } => lanes.contains_key(lane),
             Purpose::Due { .. }
             | Purpose::Workflow { .. }
-            | Purpose::Graph { .. }
+            | Purpose::Rows { .. }
             | Purpose::Jobs { .. }
             | Purpose::Prerequisites { .. }
             | Purpose::Payloads { .. } => true,

@@ -1,13 +1,17 @@
 //! What the machine did, one thing after the other: for a simulator that does the same beside it.
 //! Without the feature `trace` nothing of it is left.
 
-use crate::ids::{JobId, Ticket};
+use crate::ids::{JobId, Ticket, Timestamp, WorkflowId};
 
 /// One thing that the machine did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trace {
     /// A command took effect or was refused; a claim began.
     Done(Ticket),
+    /// It was said as of which moment the jobs of a workflow are initialized.
+    Judged(WorkflowId, Timestamp),
+    /// A march that a crash broke off came to its end.
+    Resumed(WorkflowId),
     /// A report's outcomes took effect; its claim begins.
     Reported(Ticket),
     /// A claim took a job.

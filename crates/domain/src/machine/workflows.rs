@@ -1,16 +1,16 @@
 //! Workflows: what is done to all of their jobs at once.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::{Machine, Step, Stop, Work, Workflow};
-use crate::batch::{Sequence, WorkflowRow};
+use super::marches::Bulk;
+use super::{Machine, Step, Stop, Trace, Work, Workflow};
+use crate::batch::{March, Sequence, WorkflowRow};
 use crate::catalog::{Statement, Table, Value};
-use crate::command::{Answer, Command, NewWorkflow, Rejection};
-use crate::graph::{Graph, Place};
+use crate::command::{Answer, NewWorkflow, Rejection};
+use crate::graph::Graph;
 use crate::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
-use crate::port::GraphRows;
+use crate::plan::{Aim, Plan};
 use crate::state::{Event, JobState, STATES};
 
 impl Machine {
@@ -30,6 +30,8 @@ impl Machine {
             archived: false,
             has_edges: false,
             default_requirement: requirement,
+            march: None,
+            graph_bytes: 0,
             counts: [0; STATES],
         });
         workflow.requirements.insert(requirement, new.needs);
@@ -48,6 +50,7 @@ impl Machine {
         for waiting in waiting {
             self.refuse_waiting(waiting, Rejection::NoSuchWorkflow(id));
         }
+        self.graph_bytes -= self.workflows[&id].row.graph_bytes;
         self.unload(id);
         let gone: Vec<JobId> =
             self.slots.iter().filter(|(_, slot)| slot.row.workflow == id).map(|(job, _)| *job).collect();
@@ -86,37 +89,67 @@ impl Machine {
         if self.resident(id)?.row.archived { Err(Rejection::Archived(id).into()) } else { Ok(()) }
     }
 
-    /// Stops until all rows of the workflow are read; then the work goes on in `run_with_rows`.
-    pub(super) fn with_all_rows(&mut self, id: WorkflowId) -> Step {
+    /// Stops until all rows of the workflow are read; then the work goes on in `apply_plan`.
+    pub(super) fn with_rows(&mut self, id: WorkflowId, aim: Aim) -> Step {
         self.resident(id)?;
-        Err(Stop::Graph { workflow: id, fresh: true })
+        Err(Stop::Rows { workflow: id, aim })
     }
 
-    /// Does what is done with all rows of a workflow at hand, as they are now.
-    pub(super) fn run_with_rows(&mut self, now: Timestamp, id: WorkflowId, rows: &GraphRows, work: Work) {
-        let step = match &work {
-            Work::Command(_, Command::CancelWorkflow(_)) => self.cancel_all(now, id, rows),
-            Work::Command(_, Command::ResetJobs { failed_only, .. }) => {
-                Ok(Some(self.reset_all(id, *failed_only, rows)))
-            }
-            Work::Command(_, Command::Initialize { only_drafts, .. }) => {
-                self.initialize_all(now, id, *only_drafts, rows)
-            }
-            Work::Command(_, Command::DeleteJobs { job, .. }) => self.delete_jobs_of(now, id, *job, rows),
-            Work::Command(..) | Work::Due(_) | Work::GiveBack(_) => {
-                unreachable!("only these commands ask for all rows")
-            }
-        };
+    /// Does what all rows of a workflow were read for.
+    pub(super) fn apply_plan(&mut self, now: Timestamp, id: WorkflowId, aim: Aim, plan: Plan, work: Work) {
+        if !self.workflows.contains_key(&id) {
+            return;
+        }
+        if let Plan::Graph(graph) = plan {
+            let waiting = self.thaw(id);
+            self.workflows.get_mut(&id).expect("looked up above").graph = Some(graph);
+            self.fit_graphs(id);
+            self.run(now, work);
+            return waiting.into_iter().for_each(|work| self.run(now, work));
+        }
+        let step = self.change(now, id, aim, plan);
+        let marches = matches!(step, Err(Stop::March));
         self.conclude(step, work);
+        if !marches {
+            for work in self.thaw(id) {
+                self.run(now, work);
+            }
+        }
+    }
+
+    fn change(&mut self, now: Timestamp, id: WorkflowId, aim: Aim, plan: Plan) -> Step {
+        match (aim, plan) {
+            (_, Plan::Refused(rejection)) => Err(rejection.into()),
+            (_, Plan::Cancel { held, graph }) => self.cancel_all(now, id, &held, graph),
+            (Aim::Uncreate { from }, Plan::Delete { doomed, .. }) => self.carry_out(id, Bulk::uncreate(from, doomed)),
+            (Aim::Delete { job: Some(_) }, Plan::Delete { doomed, graph }) => {
+                Ok(Some(self.delete_job(now, id, doomed[0], graph)))
+            }
+            (_, Plan::Delete { doomed, .. }) => self.carry_out(id, Bulk::delete(doomed)),
+            (Aim::Initialize { only_drafts, done, now: judged }, Plan::Change(change)) => {
+                self.tracer.note(Trace::Judged(id, judged));
+                let bytes = change.graph.as_ref().map_or(0, Graph::bytes) as i64;
+                let had = self.workflows[&id].row.graph_bytes;
+                let max = self.limits.graph_bytes_max as u64;
+                if (self.graph_bytes - had + bytes).cast_unsigned() > max {
+                    return Err(Rejection::Limit { option: "graph_bytes_max", max }.into());
+                }
+                self.reserve(id, bytes);
+                self.carry_out(id, Bulk::change(March::Initialize { only_drafts, done }, *change))
+            }
+            (Aim::Reset { failed_only, done }, Plan::Change(change)) => {
+                self.carry_out(id, Bulk::change(March::Reset { failed_only, done }, *change))
+            }
+            (_, Plan::Change(_) | Plan::Graph(_)) => unreachable!("each aim has its plan"),
+        }
     }
 
     /// What is held becomes canceled; nothing more is handed out.
-    fn cancel_all(&mut self, now: Timestamp, id: WorkflowId, rows: &GraphRows) -> Step {
-        let graph = Graph::new(id, &rows.jobs, rows.edges.iter().copied());
+    fn cancel_all(&mut self, now: Timestamp, id: WorkflowId, held: &[JobRow], graph: Graph) -> Step {
         let workflow = self.dirty(id);
         workflow.graph = workflow.row.has_edges.then_some(graph);
         workflow.row.canceled = true;
-        for row in rows.jobs.iter().filter(|row| row.state.is_held()) {
+        for row in held {
             self.load_row(*row);
             let blame = |row: &mut JobRow| {
                 row.node = None;
@@ -126,128 +159,8 @@ impl Machine {
             self.transition(row.id, Event::Cancel, blame)?;
             self.release(now, id, row.id);
         }
+        self.reserve(id, 0);
         self.awake.insert(id);
         Ok(Some(Answer::Done))
     }
-
-    /// Back to draft: all jobs, or those that failed with all that hangs on them.
-    fn reset_all(&mut self, id: WorkflowId, failed_only: bool, rows: &GraphRows) -> Answer {
-        let edges = rows.edges.iter().copied();
-        let chosen: Vec<bool> = if failed_only {
-            let graph = Graph::new(id, &rows.jobs, edges);
-            let failed = (0..rows.jobs.len() as Place).filter(|place| match graph.state(*place) {
-                JobState::Failed | JobState::Canceled | JobState::Terminated | JobState::PendingFailed => true,
-                JobState::Draft
-                | JobState::Blocked
-                | JobState::Ready
-                | JobState::Claimed
-                | JobState::Running
-                | JobState::Completed
-                | JobState::Disabled
-                | JobState::Scheduled => false,
-            });
-            graph.downstream(failed)
-        } else {
-            alloc::vec![true; rows.jobs.len()]
-        };
-        self.reload_lanes(id);
-        let mut count = 0;
-        for (row, _) in rows.jobs.iter().zip(chosen).filter(|(_, chosen)| *chosen) {
-            count += 1;
-            if let Some(reset) = step(row, Event::Reset) {
-                self.put_in_bulk(*row, reset);
-            }
-        }
-        self.workflows.get_mut(&id).expect("it is resident").graph = None;
-        Answer::Count(count)
-    }
-
-    /// Derives the dependencies that files and user data imply, then makes each job blocked or ready
-    /// (torc 1.0.0, `initialize_jobs_core`).
-    fn initialize_all(&mut self, now: Timestamp, id: WorkflowId, only_drafts: bool, rows: &GraphRows) -> Step {
-        let stored: BTreeSet<(JobId, JobId)> = rows.edges.iter().copied().collect();
-        let implied: Vec<(JobId, JobId)> = rows.implied.iter().copied().filter(|edge| !stored.contains(edge)).collect();
-        let edges = || rows.edges.iter().copied().chain(implied.iter().copied());
-        let bytes = Graph::bytes_for(rows.jobs.len(), rows.edges.len() + implied.len());
-        let has_edges = !rows.edges.is_empty() || !implied.is_empty();
-        if has_edges && bytes > self.limits.graph_bytes_max {
-            let max = self.limits.graph_bytes_max as u64;
-            return Err(Rejection::Limit { option: "graph_bytes_max", max }.into());
-        }
-        let graph = Graph::new(id, &rows.jobs, edges());
-        if let Some(circle) = graph.circle() {
-            return Err(Rejection::Cycle(circle).into());
-        }
-        for (job, prerequisite) in &implied {
-            self.open.edge(*job, *prerequisite);
-        }
-        self.dirty(id).row.has_edges = has_edges;
-
-        let mut after: Vec<JobRow> = rows.jobs.clone();
-        if only_drafts {
-            let drafts = (0..after.len() as Place).filter(|place| graph.state(*place) == JobState::Draft);
-            for (row, _) in after.iter_mut().zip(graph.downstream(drafts)).filter(|(_, reached)| *reached) {
-                *row = step(row, Event::Reset).unwrap_or(*row);
-            }
-        }
-        // Who waits for a job that has not ended waits, whatever it was before; who waits for that one
-        // is judged by what it was before, as torc does.
-        let waits = Graph::new(id, &after, edges());
-        for (place, row) in after.iter_mut().enumerate() {
-            let unmet = waits.unmet(place as Place) > 0;
-            let changed = match row.state {
-                JobState::Draft | JobState::Scheduled if unmet => step(row, Event::Block),
-                JobState::Disabled => None,
-                _ if only_drafts && row.state != JobState::Draft => None,
-                JobState::Ready | JobState::Claimed | JobState::Running | JobState::PendingFailed if unmet => {
-                    step(row, Event::Block)
-                }
-                JobState::Completed | JobState::Failed | JobState::Canceled | JobState::Terminated if unmet => {
-                    step(row, Event::Reset).and_then(|row| step(&row, Event::Block))
-                }
-                JobState::Completed | JobState::Failed | JobState::Canceled | JobState::Ready => None,
-                JobState::Draft
-                | JobState::Blocked
-                | JobState::Claimed
-                | JobState::Running
-                | JobState::Terminated
-                | JobState::PendingFailed
-                | JobState::Scheduled => match (unmet, row.due_at.is_some_and(|due| due > now)) {
-                    (true, _) => None,
-                    (false, true) => step(row, Event::Delay),
-                    (false, false) => step(row, Event::Free),
-                },
-            };
-            *row = changed.unwrap_or(*row);
-        }
-        for (before, row) in rows.jobs.iter().zip(&mut after) {
-            // What has an outcome and is to be done again is a new attempt: an attempt has one outcome.
-            let had_ended = before.state.has_ended() || before.state == JobState::PendingFailed;
-            if had_ended && before.result.is_some() && row.state != before.state {
-                row.attempt += 1;
-            }
-        }
-        self.reload_lanes(id);
-        for (before, row) in rows.jobs.iter().zip(&after) {
-            if before != row {
-                self.put_in_bulk(*before, *row);
-            }
-        }
-        let workflow = self.workflows.get_mut(&id).expect("it is resident");
-        workflow.graph = has_edges.then(|| Graph::new(id, &after, edges()));
-        self.fit_graphs(id);
-        Ok(Some(Answer::Done))
-    }
-}
-
-/// A row after an event of a change in bulk: nobody holds it, and it has no outcome.
-fn step(row: &JobRow, event: Event) -> Option<JobRow> {
-    Some(JobRow {
-        state: row.state.on(event)?,
-        node: None,
-        started_at: None,
-        result: None,
-        flags: row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false),
-        ..*row
-    })
 }

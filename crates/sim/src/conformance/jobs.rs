@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forebay_domain::batch::{Batch, JobWrite, LaneRow, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, JobWrite, LaneRow, March, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::ids::{
     Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
@@ -164,6 +164,8 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         canceled: true,
         archived: true,
         has_edges: true,
+        march: Some(March::Create { from: JobId(9) }),
+        graph_bytes: 5_000,
         counts: std::array::from_fn(|n| n as i64 * 1000),
         ..workflow_row(1)
     };

@@ -95,6 +95,8 @@ fn workflow_row(number: i64) -> WorkflowRow {
         archived: false,
         has_edges: false,
         default_requirement: RequirementId(number),
+        march: None,
+        graph_bytes: 0,
         counts: [0; STATES],
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forebay_domain::batch::WorkflowRow;
+use forebay_domain::batch::{March, WorkflowRow};
 use forebay_domain::command::{NewWorkflow, Rejection};
+use forebay_domain::graph::Graph;
 use forebay_domain::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
+use forebay_domain::plan;
 use forebay_domain::state::{Event, JobState, STATES};
 
-use super::{Oracle, Workflow, wiped};
+use super::{Oracle, Workflow, Wrong, wiped};
 
 impl Oracle {
     pub(super) fn create_workflow(&mut self, id: WorkflowId, new: &NewWorkflow) {
@@ -20,6 +22,8 @@ impl Oracle {
             has_edges: false,
             // The machine says which number it got: with the batch.
             default_requirement: RequirementId(0),
+            march: None,
+            graph_bytes: 0,
             counts: [0; STATES],
         };
         let mut workflow = Workflow::new(row);
@@ -39,6 +43,52 @@ impl Oracle {
             for job in workflow.jobs.values_mut().filter(|job| job.key.0 == RequirementId(0)) {
                 job.key.0 = number;
             }
+        }
+    }
+
+    /// What a march did in parts is done: its rows were written with the parts.
+    pub(super) fn arrive(&mut self) {
+        let (dirty, deleted) = (&mut self.dirty, &mut self.deleted);
+        self.marched.retain(|job| !dirty.remove(job) && !deleted.remove(job));
+    }
+
+    /// A march that a crash broke off is done from where it came to.
+    pub(super) fn resumed(&mut self, now: Timestamp, id: WorkflowId) -> Result<(), Wrong> {
+        let why = |rejection: Rejection| format!("the march of workflow {id} was refused: {rejection:?}");
+        match self.workflow(id).map_err(why)?.row.march.take() {
+            Some(March::Initialize { only_drafts, done }) => {
+                let before = self.behind(id, done, true);
+                self.initialize(now, id, only_drafts).map_err(why)?;
+                self.leave_as(before);
+                Ok(())
+            }
+            Some(March::Reset { failed_only, done }) => {
+                let before = self.behind(id, done, false);
+                self.reset_jobs(id, failed_only).map_err(why)?;
+                self.leave_as(before);
+                Ok(())
+            }
+            Some(March::Delete) => self.delete_jobs(now, id, None).map(drop).map_err(why),
+            Some(March::Create { .. }) => Ok(()),
+            None => Err(format!("workflow {id} did not march")),
+        }
+    }
+
+    /// The first `done` jobs of a change in bulk, as they are.
+    fn behind(&self, id: WorkflowId, done: u32, with_implied: bool) -> Vec<JobRow> {
+        let workflow = &self.workflows[&id];
+        let rows: Vec<JobRow> = workflow.jobs.values().map(|job| job.row).collect();
+        let mut edges = if with_implied { workflow.implied() } else { BTreeSet::new() };
+        edges.extend(workflow.jobs.iter().flat_map(|(&job, of)| of.on.iter().map(move |&on| (job, on))));
+        let graph = Graph::new(id, &rows, edges.iter().copied());
+        plan::order(&graph).into_iter().take(done as usize).map(|place| rows[place as usize]).collect()
+    }
+
+    fn leave_as(&mut self, rows: Vec<JobRow>) {
+        for row in rows {
+            self.dirty.remove(&row.id);
+            let workflow = self.workflows.get_mut(&row.workflow).expect("looked up before");
+            workflow.jobs.get_mut(&row.id).expect("of the workflow").row = row;
         }
     }
 
@@ -110,6 +160,7 @@ impl Oracle {
 
     /// torc 1.0.0, `initialize_jobs_core`, with delays.
     pub(super) fn initialize(&mut self, now: Timestamp, id: WorkflowId, only_drafts: bool) -> Result<(), Rejection> {
+        let now = self.judged.remove(&id).unwrap_or(now);
         let workflow = self.workflow(id)?;
         if workflow.row.archived {
             return Err(Rejection::Archived(id));

@@ -1,8 +1,10 @@
 //! Whether a batch, or all that is committed, is what the oracle has.
 
-use forebay_domain::batch::Batch;
+use std::collections::BTreeSet;
+
+use forebay_domain::batch::{Batch, WorkflowRow};
 use forebay_domain::catalog::Table;
-use forebay_domain::ids::{Ticket, Timestamp};
+use forebay_domain::ids::{JobId, Ticket, Timestamp, WorkflowId};
 use forebay_domain::state::JobState;
 
 use super::{Oracle, Wrong, same_row};
@@ -23,8 +25,14 @@ impl Oracle {
                 self.lanes.insert(lane.id, (lane.workflow, key));
             }
         }
+        let marching: BTreeSet<WorkflowId> =
+            batch.workflows.iter().filter(|row| row.march.is_some()).map(|row| row.id).collect();
         for write in &batch.jobs {
             self.dirty.remove(&write.row.id);
+            if marching.contains(&write.row.workflow) {
+                self.marched.insert(write.row.id);
+                continue;
+            }
             let Some(job) = self.job(write.row.id) else {
                 if self.deleted.contains(&write.row.id) || self.deleted_workflows.contains(&write.row.workflow) {
                     continue;
@@ -45,10 +53,11 @@ impl Oracle {
             return Err(format!("{:?} does not write job {job}: {:?}", batch.lsn, self.job(*job)));
         }
         for row in &batch.workflows {
-            if self.deleted_workflows.contains(&row.id) {
+            if self.deleted_workflows.contains(&row.id) || marching.contains(&row.id) {
                 continue;
             }
-            let expected = self.workflows.contains_key(&row.id).then(|| self.counted(row.id));
+            let reserved = |id| WorkflowRow { graph_bytes: row.graph_bytes, ..self.counted(id) };
+            let expected = self.workflows.contains_key(&row.id).then(|| reserved(row.id));
             if expected != Some(*row) {
                 return Err(format!("{:?} writes {row:?}, not {expected:?}", batch.lsn));
             }
@@ -56,7 +65,11 @@ impl Oracle {
         if let Some(id) = self.dirty_workflows.iter().find(|id| !batch.workflows.iter().any(|row| row.id == **id)) {
             return Err(format!("{:?} does not write workflow {id}", batch.lsn));
         }
-        let deleted: std::collections::BTreeSet<_> = batch.jobs_deleted.iter().copied().collect();
+        // Of a workflow that marches, or one that was never there for anybody.
+        let of_march = |job: &JobId| self.of_job.get(job).is_none_or(|of| marching.contains(of));
+        let (marched, deleted): (BTreeSet<JobId>, BTreeSet<JobId>) =
+            batch.jobs_deleted.iter().partition(|job| of_march(job) && !self.deleted.contains(job));
+        self.marched.extend(marched);
         if let Some(job) = self.deleted.symmetric_difference(&deleted).next() {
             return Err(format!("{:?} deletes {deleted:?}: it is not so for job {job}", batch.lsn));
         }
@@ -84,7 +97,9 @@ impl Oracle {
         }
         let mut edges = 0;
         for (id, workflow) in &self.workflows {
-            let (stored, counted) = (db.workflows.get(id), self.counted(*id));
+            let stored = db.workflows.get(id);
+            let graph_bytes = stored.map_or(0, |row| row.graph_bytes);
+            let counted = WorkflowRow { graph_bytes, ..self.counted(*id) };
             if stored != Some(&counted) {
                 return Err(format!("{stored:?} is stored, not {counted:?}"));
             }

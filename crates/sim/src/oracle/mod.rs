@@ -45,6 +45,10 @@ pub struct Oracle {
     dirty_workflows: BTreeSet<WorkflowId>,
     deleted: BTreeSet<JobId>,
     deleted_workflows: BTreeSet<WorkflowId>,
+    /// Written, or deleted, by parts of a march that is not over.
+    marched: BTreeSet<JobId>,
+    /// As of which moment its jobs are initialized.
+    judged: BTreeMap<WorkflowId, Timestamp>,
     results: Vec<Row>,
 }
 
@@ -87,6 +91,8 @@ impl Oracle {
             dirty_workflows: BTreeSet::new(),
             deleted: BTreeSet::new(),
             deleted_workflows: BTreeSet::new(),
+            marched: BTreeSet::new(),
+            judged: BTreeMap::new(),
             results: Vec::new(),
         };
         for (&id, row) in &db.workflows {
@@ -98,7 +104,7 @@ impl Oracle {
         for (&id, lane) in &db.lanes {
             oracle.lanes.insert(id, (lane.workflow, (lane.requirement, lane.scheduler, lane.labels.clone())));
         }
-        for (&id, row) in &db.jobs {
+        for (&id, row) in db.jobs.iter().filter(|(id, row)| **id < db.hidden_from(row.workflow)) {
             let job = Job {
                 row: JobRow { lane: LaneId(0), ..*row },
                 key: oracle.lanes[&row.lane].1.clone(),
@@ -111,12 +117,12 @@ impl Oracle {
             oracle.workflows.get_mut(&row.workflow).expect("of a workflow").jobs.insert(id, job);
         }
         for &(job, on) in &db.edges {
-            let workflow = oracle.of_job[&job];
-            oracle.workflows.get_mut(&workflow).expect("of a job").link(job, on);
+            let Some(workflow) = oracle.of_job.get(&job) else { continue };
+            oracle.workflows.get_mut(workflow).expect("of a job").link(job, on);
         }
         for relation in &db.relations {
-            let workflow = oracle.of_job[&relation.0];
-            oracle.workflows.get_mut(&workflow).expect("of a job").relations.insert(*relation);
+            let Some(workflow) = oracle.of_job.get(&relation.0) else { continue };
+            oracle.workflows.get_mut(workflow).expect("of a job").relations.insert(*relation);
         }
         oracle
     }
@@ -133,7 +139,18 @@ impl Oracle {
         match *step {
             Trace::Done(ticket) => {
                 let command = command(ticket).ok_or_else(|| format!("{ticket:?} was not asked"))?;
-                self.done(now, ticket, command, answer(ticket))
+                self.done(now, ticket, command, answer(ticket))?;
+                self.arrive();
+                Ok(())
+            }
+            Trace::Judged(workflow, as_of) => {
+                self.judged.insert(workflow, as_of);
+                Ok(())
+            }
+            Trace::Resumed(workflow) => {
+                self.resumed(now, workflow)?;
+                self.arrive();
+                Ok(())
             }
             Trace::Reported(ticket) => {
                 let command = command(ticket).ok_or_else(|| format!("{ticket:?} was not asked"))?;
@@ -165,6 +182,12 @@ impl Oracle {
     ) -> Result<(), Wrong> {
         if let Some(Answer::Rejected(Rejection::Limit { option, .. })) = answer {
             return self.may_refuse(option, ticket);
+        }
+        if let Some(Answer::Rejected(Rejection::NoSuchJob(job))) = answer
+            && self.marched.contains(job)
+        {
+            // It is being deleted, with all jobs of its workflow.
+            return Ok(());
         }
         let created = match answer {
             Some(Answer::Created(first)) => Some(*first),

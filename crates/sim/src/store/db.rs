@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use forebay_domain::batch::{Batch, JobDetail, LaneRow, Outcomes, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, JobDetail, LaneRow, March, Outcomes, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, WorkflowId};
@@ -45,6 +45,8 @@ impl Db {
             lsn: self.lsn,
             epoch: self.epoch,
             sequences: self.sequences.iter().map(|(&sequence, &next)| (sequence, next)).collect(),
+            marching: self.workflows.values().filter(|row| row.march.is_some()).map(|row| row.id).collect(),
+            graph_bytes: self.workflows.values().map(|row| row.graph_bytes).sum(),
         }
     }
 
@@ -263,6 +265,14 @@ impl Db {
     /// The ready jobs of a lane in its order.
     pub fn ready(&self, lane: LaneId) -> impl Iterator<Item = OrderKey> {
         self.ready.get(&lane).into_iter().flatten().copied()
+    }
+
+    /// Jobs of a workflow from this one on are not there for anybody yet.
+    pub fn hidden_from(&self, workflow: WorkflowId) -> JobId {
+        match self.workflows.get(&workflow).and_then(|row| row.march) {
+            Some(March::Create { from }) => from,
+            Some(_) | None => JobId(i64::MAX),
+        }
     }
 
     /// The jobs of a workflow in the order of their ids.

@@ -37,7 +37,7 @@ impl Db {
     }
 
     pub fn job(&self, id: JobId) -> Option<JobView> {
-        let row = *self.jobs.get(&id)?;
+        let row = *self.jobs.get(&id).filter(|row| id < self.hidden_from(row.workflow))?;
         let detail = self.details.get(&id)?;
         Some(JobView { row, name: detail.name.clone(), payload: detail.payload.clone() })
     }
@@ -72,7 +72,8 @@ impl Db {
     }
 
     pub fn dependencies(&self, workflow: WorkflowId, paging: Paging) -> (Vec<Dependency>, u64) {
-        let all = self.jobs_of(workflow).flat_map(|row| self.edges_from(row.id)).filter_map(|(job, on)| {
+        let visible = self.jobs_of(workflow).filter(|row| row.id < self.hidden_from(workflow));
+        let all = visible.flat_map(|row| self.edges_from(row.id)).filter_map(|(job, on)| {
             Some(Dependency {
                 job,
                 job_name: self.details.get(&job)?.name.clone(),

@@ -4,6 +4,7 @@ DROP TABLE job_detail;
 DROP TABLE job;
 DROP TABLE requirement_needs;
 DROP TABLE lane;
+DROP TABLE doomed;
 DROP TABLE workflow_state;
 DROP TABLE sequence;
 DROP TABLE meta;

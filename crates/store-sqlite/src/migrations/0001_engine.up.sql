@@ -21,6 +21,13 @@ CREATE TABLE workflow_state (
     is_archived INTEGER NOT NULL,
     has_edges INTEGER NOT NULL,
     default_requirement_id INTEGER NOT NULL,
+    -- A change of many jobs that is not over: 1 initialize, 2 initialize drafts, 3 reset, 4 reset what
+    -- failed, 5 delete all jobs, 6 create jobs. And how many jobs it has behind it, or, of a creation, the
+    -- first of the new jobs, which are not there until it is over.
+    march INTEGER,
+    march_at INTEGER,
+    -- Reserved for the graph.
+    graph_bytes INTEGER NOT NULL,
     draft INTEGER NOT NULL,
     blocked INTEGER NOT NULL,
     ready INTEGER NOT NULL,
@@ -33,6 +40,14 @@ CREATE TABLE workflow_state (
     disabled INTEGER NOT NULL,
     pending_failed INTEGER NOT NULL,
     scheduled INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX workflow_state_marching ON workflow_state (id) WHERE march IS NOT NULL;
+CREATE INDEX workflow_state_graph ON workflow_state (graph_bytes) WHERE graph_bytes > 0;
+
+-- Deleted workflows whose rows are not all gone: some go with each commit.
+CREATE TABLE doomed (
+    workflow_id INTEGER PRIMARY KEY
 ) STRICT;
 
 CREATE TABLE lane (

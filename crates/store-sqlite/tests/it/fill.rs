@@ -28,6 +28,8 @@ pub fn everything(lsn: u64) -> Batch {
         archived: false,
         has_edges: true,
         default_requirement: RequirementId(1),
+        march: None,
+        graph_bytes: 0,
         counts: [0; STATES],
     };
     Batch {

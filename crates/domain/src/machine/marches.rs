@@ -1,0 +1,280 @@
+//! Marches: changes of so many jobs that one transaction would hold everybody up. They are carried out
+//! in parts, one a batch, and the workflow's other work waits until they end. The first part records the
+//! march in the workflow's hot row; after a crash it begins again from what is stored, and comes to the
+//! same end.
+
+use alloc::collections::VecDeque;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::{Machine, Step, Stop, Work};
+use crate::batch::{JobDetail, March};
+use crate::command::Answer;
+use crate::graph::Graph;
+use crate::ids::{JobId, LaneId, Timestamp, WorkflowId};
+use crate::job::{JobFlags, JobRow, NewJob};
+use crate::plan::{Aim, Change, Changed};
+use crate::state::JobState;
+
+/// A change in bulk, and how far it came.
+#[derive(Debug)]
+pub(super) struct Bulk {
+    kind: March,
+    edges: vec::IntoIter<(JobId, JobId)>,
+    rows: vec::IntoIter<Changed>,
+    doomed: vec::IntoIter<JobRow>,
+    created: vec::IntoIter<(NewJob, LaneId)>,
+    /// The id of the next one to be created.
+    next: JobId,
+    at_end: AtEnd,
+    /// Whom to answer then; nobody while it is not known to march, or if it goes on after a crash.
+    work: Option<Work>,
+}
+
+/// What is so once all is written.
+#[derive(Debug)]
+struct AtEnd {
+    graph: Option<Graph>,
+    has_edges: Option<bool>,
+    created: i64,
+    /// The jobs that it deletes count for nothing: they never were.
+    uncounted: bool,
+    answer: Answer,
+}
+
+impl Bulk {
+    fn new(kind: March, answer: Answer) -> Bulk {
+        let at_end = AtEnd { graph: None, has_edges: None, created: 0, uncounted: false, answer };
+        Bulk {
+            kind,
+            edges: Vec::new().into_iter(),
+            rows: Vec::new().into_iter(),
+            doomed: Vec::new().into_iter(),
+            created: Vec::new().into_iter(),
+            next: JobId(0),
+            at_end,
+            work: None,
+        }
+    }
+
+    /// Of rows as they are to be.
+    pub fn change(kind: March, change: Change) -> Bulk {
+        let mut bulk = Bulk::new(kind, change.answer);
+        bulk.edges = change.edges.into_iter();
+        bulk.rows = change.rows.into_iter();
+        bulk.at_end.graph = change.graph;
+        bulk.at_end.has_edges = change.has_edges;
+        bulk
+    }
+
+    /// Of jobs that are deleted, all of their workflow.
+    pub fn delete(doomed: Vec<JobRow>) -> Bulk {
+        let mut bulk = Bulk::new(March::Delete, Answer::Count(doomed.len() as i64));
+        bulk.doomed = doomed.into_iter();
+        bulk
+    }
+
+    /// Of jobs whose creation did not end.
+    pub fn uncreate(from: JobId, doomed: Vec<JobRow>) -> Bulk {
+        let mut bulk = Bulk::delete(doomed);
+        bulk.kind = March::Create { from };
+        bulk.at_end.uncounted = true;
+        bulk
+    }
+
+    /// Of jobs that get the ids from `first` on.
+    pub fn create(first: JobId, jobs: Vec<(NewJob, LaneId)>) -> Bulk {
+        let mut bulk = Bulk::new(March::Create { from: first }, Answer::Created(first.0));
+        bulk.at_end.created = jobs.len() as i64;
+        bulk.at_end.has_edges = jobs.iter().any(|(job, _)| !job.depends_on.is_empty()).then_some(true);
+        bulk.created = jobs.into_iter();
+        bulk.next = first;
+        bulk
+    }
+
+    /// About how many rows are still to be written.
+    fn len(&self) -> usize {
+        let created: usize = self.created.as_slice().iter().map(|(job, _)| weight(job)).sum();
+        self.edges.len() + self.rows.len() + self.doomed.len() + created
+    }
+
+    fn is_done(&self) -> bool {
+        self.edges.len() + self.rows.len() + self.doomed.len() + self.created.len() == 0
+    }
+}
+
+impl Machine {
+    /// Carries a change out: at once, or in parts if it is of many jobs.
+    pub(super) fn carry_out(&mut self, id: WorkflowId, mut bulk: Bulk) -> Step {
+        if bulk.len() <= self.limits.step_max {
+            self.part(id, &mut bulk, usize::MAX);
+            return Ok(Some(self.end(id, bulk.at_end)));
+        }
+        let workflow = self.dirty(id);
+        workflow.frozen.get_or_insert_default();
+        // Windows show nothing of what is half done.
+        self.reload_lanes(id);
+        self.marches.push_back((id, bulk));
+        Err(Stop::March)
+    }
+
+    /// The work that a march was begun for; it is answered at its end.
+    pub(super) fn march_for(&mut self, work: Work) {
+        let (_, bulk) = self.marches.back_mut().expect("it was just begun");
+        bulk.work = Some(work);
+    }
+
+    /// One part of one march, if the open batch has none. The marches take turns.
+    pub(super) fn march(&mut self, now: Timestamp) {
+        if self.marched >= self.open.lsn() {
+            return;
+        }
+        let Some((id, mut bulk)) = self.marches.pop_front() else { return };
+        self.marched = self.open.lsn();
+        self.part(id, &mut bulk, self.limits.part_max.max(1));
+        if !bulk.is_done() {
+            return self.marches.push_back((id, bulk));
+        }
+        let Bulk { at_end, work, .. } = bulk;
+        let answer = self.end(id, at_end);
+        let waiting = self.thaw(id);
+        if let Some(work) = work {
+            self.conclude(Ok(Some(answer)), work);
+        }
+        for work in waiting {
+            self.run(now, work);
+        }
+    }
+
+    /// What waited for the workflow may go on.
+    pub(super) fn thaw(&mut self, id: WorkflowId) -> VecDeque<Work> {
+        self.awake.insert(id);
+        self.workflows.get_mut(&id).and_then(|workflow| workflow.frozen.take()).unwrap_or_default()
+    }
+
+    fn part(&mut self, id: WorkflowId, bulk: &mut Bulk, most: usize) {
+        let mut left = most;
+        let lsn = self.open.lsn();
+        let workflow = self.dirty(id);
+        workflow.bulk = lsn;
+        for (job, prerequisite) in bulk.edges.by_ref().take(left) {
+            self.open.edge(job, prerequisite);
+            left -= 1;
+        }
+        for Changed { done, was, row } in bulk.rows.by_ref().take(left) {
+            self.put_in_bulk(was, row);
+            bulk.kind.behind(done);
+            left -= 1;
+        }
+        for row in bulk.doomed.by_ref().take(left) {
+            self.delete(row, bulk.at_end.uncounted);
+            left -= 1;
+        }
+        while left > 0
+            && let Some((job, lane)) = bulk.created.next()
+        {
+            left = left.saturating_sub(weight(&job));
+            self.insert(id, bulk.next, lane, job);
+            bulk.next.0 += 1;
+        }
+        self.dirty(id).row.march = Some(bulk.kind);
+    }
+
+    fn end(&mut self, id: WorkflowId, at_end: AtEnd) -> Answer {
+        self.reload_lanes(id);
+        let lsn = self.open.lsn();
+        let workflow = self.dirty(id);
+        workflow.row.march = None;
+        workflow.row.counts[JobState::Draft as usize] += at_end.created;
+        workflow.row.has_edges = at_end.has_edges.unwrap_or(workflow.row.has_edges);
+        workflow.purged = lsn;
+        if at_end.created > 0 {
+            workflow.details = lsn;
+        }
+        let has_graph = at_end.graph.is_some();
+        workflow.graph = at_end.graph;
+        if has_graph {
+            self.fit_graphs(id);
+        }
+        at_end.answer
+    }
+
+    /// A row of a change in bulk: written, and no longer as memory may know it.
+    fn put_in_bulk(&mut self, was: JobState, row: JobRow) {
+        let before = JobRow { state: was, ..row };
+        self.retime(Some(&before), Some(&row));
+        self.disown(&before, row.state);
+        self.remove_slot(row.id);
+        self.open.job(row);
+        let counts = &mut self.dirty(row.workflow).row.counts;
+        counts[was as usize] -= 1;
+        counts[row.state as usize] += 1;
+    }
+
+    /// A job that goes for good.
+    pub(super) fn delete(&mut self, row: JobRow, uncounted: bool) {
+        if row.state == JobState::Ready
+            && let Some(lane) = self.lanes.get_mut(&row.lane)
+        {
+            lane.leave(row.key());
+        }
+        self.retime(Some(&row), None);
+        self.disown(&row, JobState::Draft);
+        self.remove_slot(row.id);
+        if !uncounted {
+            self.dirty(row.workflow).row.counts[row.state as usize] -= 1;
+        }
+        self.open.delete_job(row.id);
+    }
+
+    fn insert(&mut self, workflow: WorkflowId, id: JobId, lane: LaneId, job: NewJob) {
+        let row = JobRow {
+            id,
+            workflow,
+            lane,
+            state: JobState::Draft,
+            priority: job.priority,
+            attempt: 1,
+            flags: JobFlags::default().with(JobFlags::CANCEL_ON_FAILURE, job.cancel_on_failure),
+            node: None,
+            epoch: Default::default(),
+            started_at: None,
+            due_at: job.not_before,
+            result: None,
+        };
+        self.open.new_job(row, JobDetail { job: id, workflow, name: job.name, payload: job.payload });
+        for prerequisite in job.depends_on {
+            self.open.edge(id, prerequisite);
+        }
+        for (kind, item) in job.relations {
+            self.open.relation(id, kind, item);
+        }
+    }
+
+    /// A march that did not end before a crash begins again.
+    pub(super) fn resume(&mut self, now: Timestamp, id: WorkflowId) -> Step {
+        let Some(march) = self.resident(id)?.row.march else { return Ok(None) };
+        let aim = match march {
+            March::Initialize { only_drafts, done } => Aim::Initialize { only_drafts, done, now },
+            March::Reset { failed_only, done } => Aim::Reset { failed_only, done },
+            March::Delete => Aim::Delete { job: None },
+            March::Create { from } => Aim::Uncreate { from },
+        };
+        Err(Stop::Rows { workflow: id, aim })
+    }
+}
+
+impl March {
+    /// So many jobs are behind it.
+    fn behind(&mut self, jobs: u32) {
+        match self {
+            March::Initialize { done, .. } | March::Reset { done, .. } => *done = jobs,
+            March::Delete | March::Create { .. } => {}
+        }
+    }
+}
+
+/// How many rows a new job takes.
+fn weight(job: &NewJob) -> usize {
+    1 + job.depends_on.len() + job.relations.len()
+}
