@@ -70,7 +70,7 @@ statements! {
     NEXT_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value";
     SEQUENCES = "SELECT name, next FROM sequence";
 
-    MARCHING = "SELECT id FROM workflow_state WHERE march IS NOT NULL ORDER BY id";
+    MARCHING = "SELECT id FROM workflow_state WHERE march > 0";
     GRAPH_BYTES = "SELECT coalesce(sum(graph_bytes), 0) FROM workflow_state WHERE graph_bytes > 0";
     HIDDEN_FROM = "SELECT march_at FROM workflow_state WHERE id = ?1 AND march = 6";
 

@@ -42,7 +42,7 @@ CREATE TABLE workflow_state (
     scheduled INTEGER NOT NULL
 ) STRICT;
 
-CREATE INDEX workflow_state_marching ON workflow_state (id) WHERE march IS NOT NULL;
+CREATE INDEX workflow_state_marching ON workflow_state (march) WHERE march > 0;
 CREATE INDEX workflow_state_graph ON workflow_state (graph_bytes) WHERE graph_bytes > 0;
 
 -- Deleted workflows whose rows are not all gone: some go with each commit.
