@@ -144,7 +144,7 @@ pub(crate) fn statements() -> impl Iterator<Item = (String, String)> {
         ("jobs.readers_of_file", JobQuery { needs_file: Some(1), ..all }),
     ];
     kinds.into_iter().flat_map(|(name, query)| {
-        let JobList { rows, count, .. } = JobList::new(&query);
+        let JobList { rows, count, .. } = JobList::new(&query, None);
         [(name.to_owned(), rows), (format!("{name}.count"), count)]
     })
 }

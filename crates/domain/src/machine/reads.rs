@@ -339,9 +339,14 @@ impl Machine {
             let workflow = self.workflows.get(&row.workflow)?;
             (workflow.bulk > lsn).then_some((row.workflow, workflow.frozen.is_some()))
         });
-        if let Some((workflow, true)) = stale {
+        if let Some((workflow, true)) = stale
+            && rows.iter().all(|row| row.workflow == workflow)
+        {
             // They are read again when nothing changes in bulk any more.
             self.parked -= works.len();
+            for work in &works {
+                self.timers.has_read(work);
+            }
             let owner = self.workflows.get_mut(&workflow).expect("looked up above");
             owner.frozen.get_or_insert_default().extend(works);
             return;
