@@ -74,6 +74,21 @@ fn each_contradiction_is_found_and_named() {
 }
 
 #[test]
+fn workflows_that_are_being_changed_in_parts_need_not_agree_yet() {
+    for begun in [
+        "UPDATE workflow_state SET march = 1, march_at = 0",
+        "DELETE FROM workflow; DELETE FROM workflow_state; INSERT INTO doomed VALUES (1)",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        drop(filled(&path));
+        change(&path, begun);
+        change(&path, "DELETE FROM job WHERE id < 100");
+        assert_eq!(tend::check(&path).unwrap(), [], "{begun}");
+    }
+}
+
+#[test]
 fn a_damaged_page_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
