@@ -30,6 +30,9 @@ pub enum Command {
     Initialize { workflow: WorkflowId, only_drafts: bool },
     /// All or nothing. → `Created` (the first id; the others follow it in order)
     CreateJobs { workflow: WorkflowId, jobs: Vec<NewJob> },
+    /// Jobs that a running job brings forth: each waits for it. All or nothing. A prerequisite below 0
+    /// is another of them: -1 the first. They may not depend on each other in a circle. → `Created`
+    SpawnJobs { parent: JobId, jobs: Vec<NewJob> },
     /// → `Done`
     UpdateJob { job: JobId, change: Box<JobChange> },
     /// One job of a workflow, or all; what waited for it goes on. → `Count`

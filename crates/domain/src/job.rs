@@ -78,6 +78,8 @@ impl JobFlags {
     pub const BLAMED: JobFlags = JobFlags(2);
     /// It was canceled since a prerequisite failed, not by a user.
     pub const CASCADED: JobFlags = JobFlags(4);
+    /// Another job brought it forth while it ran.
+    pub const SPAWNED: JobFlags = JobFlags(8);
 
     pub fn has(self, flag: JobFlags) -> bool {
         self.0 & flag.0 != 0

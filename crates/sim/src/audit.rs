@@ -105,6 +105,7 @@ impl Auditor {
             | Command::NewRun { .. }
             | Command::Initialize { .. }
             | Command::CreateJobs { .. }
+            | Command::SpawnJobs { .. }
             | Command::UpdateJob { .. }
             | Command::Claim(_)
             | Command::Start { .. }
@@ -134,6 +135,23 @@ impl Auditor {
         match (command, answer) {
             (Command::With { command, .. }, answer) => self.told(ticket, command, answer, db),
             (Command::CreateWorkflow(_), Answer::Created(id)) => self.is_kept(WorkflowId(*id), db),
+            (Command::SpawnJobs { parent, jobs }, Answer::Created(first)) => {
+                // Nobody may have been told of the parent: the answer to its creation can be lost.
+                let told = self.jobs.get(parent).map(|(workflow, _)| *workflow);
+                let Some(workflow) = told.or_else(|| Some(db.jobs.get(parent)?.workflow)) else { return Ok(()) };
+                for (new, id) in jobs.iter().zip(*first..) {
+                    let id = JobId(id);
+                    let on = new.depends_on.iter().chain([parent]);
+                    let on = on.map(|on| if on.0 < 0 { JobId(first - 1 - on.0) } else { *on });
+                    if self.jobs.insert(id, (workflow, on.collect())).is_some() {
+                        return Err(format!("job {id} was created twice"));
+                    }
+                    if !self.may_be_gone(id, workflow) && !db.jobs.contains_key(&id) {
+                        return Err(format!("job {id} was acknowledged, but is not there"));
+                    }
+                }
+                Ok(())
+            }
             (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
                 for (new, id) in jobs.iter().zip(*first..) {
                     let id = JobId(id);

@@ -77,6 +77,7 @@ impl Clients {
         }
         match random.below(100) {
             0..=33 => Command::Claim(claim(known.id, now, plan, random)),
+            34 if plan.edges && random.chance(1, 3) => self.spawn_jobs(place, now, plan, random),
             34..=47 => self.start(place, random),
             48..=72 => self.report(place, now, plan, random),
             73..=77 => self.repeat_report(place, now, plan, random),
@@ -87,6 +88,26 @@ impl Clients {
             94..=99 => self.rarely(place, now, plan, random),
             _ => Command::Claim(claim(known.id, now, plan, random)),
         }
+    }
+
+    /// As a creation, by a job that is, perhaps, running; some depend on those before them.
+    fn spawn_jobs(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        let was_initialized = self.workflows[place].is_initialized;
+        let Command::CreateJobs { mut jobs, .. } = self.create_jobs(place, now, plan, random) else {
+            unreachable!("it creates jobs")
+        };
+        // They need no initialize, nor would one see what they read and write.
+        self.workflows[place].is_initialized = was_initialized;
+        for (number, job) in jobs.iter_mut().enumerate() {
+            job.relations = Box::new([]);
+            if number > 0 && random.chance(1, 3) {
+                let before = JobId(-1 - random.below(number) as i64);
+                job.depends_on = job.depends_on.iter().copied().chain([before]).collect();
+            }
+        }
+        let held = random.pick(&self.held).map(|holding| holding.row.id).filter(|_| random.chance(9, 10));
+        let parent = held.unwrap_or_else(|| self.any_job(place, random));
+        Command::SpawnJobs { parent, jobs }
     }
 
     fn create_jobs(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
@@ -350,6 +371,12 @@ impl Clients {
                     let relations = jobs.iter().flat_map(|job| job.relations.iter());
                     let written = relations.filter(|(kind, _)| *kind == RelationKind::OutputFile);
                     known.files.extend(written.map(|(_, file)| *file));
+                }
+            }
+            (Command::SpawnJobs { parent, jobs }, Answer::Created(first)) => {
+                let ids = (*first..).take(jobs.len()).map(JobId);
+                if let Some(known) = self.workflows.iter_mut().find(|known| known.jobs.contains(parent)) {
+                    known.jobs.extend(ids);
                 }
             }
             (Command::CreateRequirements { workflow, rows }, Answer::Created(first)) => {

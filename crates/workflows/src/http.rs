@@ -12,6 +12,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use crate::User;
 use crate::fault::Fault;
@@ -25,11 +26,17 @@ pub(crate) type Reply = Result<Response<Body>, Fault>;
 pub struct Body {
     bytes: Option<Bytes>,
     answer: Option<Undelivered>,
+    /// What follows, piece by piece, until its sender is gone.
+    stream: Option<mpsc::Receiver<Bytes>>,
 }
 
 impl Body {
     pub(crate) fn handing_out(bytes: Vec<u8>, answer: Undelivered) -> Body {
-        Body { bytes: Some(bytes.into()), answer: Some(answer) }
+        Body { bytes: Some(bytes.into()), answer: Some(answer), stream: None }
+    }
+
+    pub(crate) fn streaming(pieces: mpsc::Receiver<Bytes>) -> Body {
+        Body { bytes: None, answer: None, stream: Some(pieces) }
     }
 
     /// The whole body, if it was not written yet.
@@ -40,7 +47,7 @@ impl Body {
 
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Body {
-        Body { bytes: (!bytes.is_empty()).then(|| bytes.into()), answer: None }
+        Body { bytes: (!bytes.is_empty()).then(|| bytes.into()), answer: None, stream: None }
     }
 }
 
@@ -48,18 +55,30 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(answer) = self.answer.take() {
             answer.delivered();
         }
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+        if let Some(bytes) = self.bytes.take() {
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match &mut self.stream {
+            Some(stream) => stream.poll_recv(context).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.bytes.is_none() && self.stream.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.stream.is_some() {
+            return SizeHint::default();
+        }
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }
@@ -118,6 +137,11 @@ impl Params<'_> {
 
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
+    }
+
+    /// Every value of a parameter that may be there more than once.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| &**value)
     }
 
     /// A number or a flag (`true` or `false`).
@@ -207,5 +231,5 @@ pub fn bare(status: StatusCode, body: Body) -> Response<Body> {
     response
 }
 
-/// Names a request in logs; a client that sends one gets it back.
+/// Names a request in logs; a client that sends one gets it back, any other gets a new one.
 pub(crate) const SPAN_ID: HeaderName = HeaderName::from_static("x-span-id");

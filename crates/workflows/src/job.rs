@@ -2,7 +2,7 @@
 //! its life is put before it when it is rendered, without a look into the payload.
 
 use forebay_domain::ids::{JobId, RequirementId, SchedulerId, Timestamp};
-use forebay_domain::job::{JobRow, NewJob, Payload, RelationKind};
+use forebay_domain::job::{JobFlags, JobRow, NewJob, Payload, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::port::JobView;
 use forebay_domain::state::JobState;
@@ -124,6 +124,13 @@ pub(crate) struct Front<'a> {
     /// When and where it was started, while it runs.
     pub runs: Option<(Timestamp, i64)>,
     pub depends_on: &'a [JobId],
+    /// What it came from, if not from a creation.
+    pub origin: Option<&'static str>,
+}
+
+/// torc's word for what a job came from, if that was no creation.
+pub(crate) fn origin_of(row: &JobRow) -> Option<&'static str> {
+    if row.attempt > 1 { Some("retry") } else { row.flags.has(JobFlags::SPAWNED).then_some("spawn") }
 }
 
 impl Front<'_> {
@@ -136,6 +143,7 @@ impl Front<'_> {
             priority: row.priority,
             runs,
             depends_on: &[],
+            origin: origin_of(row),
         }
     }
 }
@@ -156,8 +164,10 @@ pub(crate) fn write(out: &mut Vec<u8>, front: &Front, payload: &[u8]) {
         out.extend_from_slice(b",\"compute_node_id\":");
         write_int(out, node);
     }
-    if front.attempt > 1 {
-        out.extend_from_slice(b",\"origin\":\"retry\"");
+    if let Some(origin) = front.origin {
+        out.extend_from_slice(b",\"origin\":\"");
+        out.extend_from_slice(origin.as_bytes());
+        out.push(b'"');
     }
     if !front.depends_on.is_empty() {
         out.extend_from_slice(b",\"depends_on_job_ids\":[");
@@ -245,6 +255,7 @@ mod tests {
             priority: 5,
             runs: Some((Timestamp(1_700_000_000_123), 4)),
             depends_on: &new.depends_on,
+            origin: Some("retry"),
         };
         let mut out = Vec::new();
         write(&mut out, &front, &new.payload);

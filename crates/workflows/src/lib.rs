@@ -9,8 +9,9 @@
 //! - `http`, `fault`: bodies, parameters, refusals.
 //! - `rows`, `list`, `job`: catalog rows, lists and jobs on the wire.
 //! - `openapi`: what the door answers to, written down.
-//! - `kept`, `tasks`: what the door itself remembers, within bounds.
+//! - `kept`, `tasks`, `events`: what the door itself remembers, within bounds.
 
+mod events;
 mod fault;
 mod http;
 mod job;
@@ -22,6 +23,7 @@ mod rows;
 mod tasks;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use forebay_domain::command::Scope;
 use forebay_domain::port::{Reader, StoreError};
@@ -29,6 +31,7 @@ use forebay_engine::EngineHandle;
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::{Request, Response};
 
+use crate::events::Hub;
 use crate::fault::Fault;
 pub use crate::http::{Body, bare};
 use crate::kept::Kept;
@@ -88,12 +91,17 @@ struct Shared {
     options: Options,
     kept: Kept,
     tasks: Tasks,
+    hub: Hub,
+    spans: AtomicU64,
 }
 
 impl Door {
     pub fn new(engine: EngineHandle, options: Options) -> Door {
-        let tasks = Tasks::new(engine.now());
-        Door { shared: Arc::new(Shared { engine, options, kept: Kept::new(), tasks }) }
+        let now = engine.now();
+        // Any number that differs between runs of the server.
+        let spans = AtomicU64::new(now.0.unsigned_abs() << 20);
+        let (kept, tasks, hub) = (Kept::new(), Tasks::default(), Hub::new(now));
+        Door { shared: Arc::new(Shared { engine, options, kept, tasks, hub, spans }) }
     }
 
     /// Answers one request. Dropped before it is ready, a claim that it waits for is undone; so are
@@ -120,6 +128,15 @@ impl Door {
 
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.shared.tasks
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.shared.hub
+    }
+
+    /// A number that names a request in logs.
+    pub(crate) fn next_span(&self) -> u64 {
+        self.shared.spans.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Lets a reader look at what is committed: enough for all but states of jobs and their results,

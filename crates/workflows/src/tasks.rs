@@ -1,27 +1,35 @@
-//! Asynchronous initializes, as torc's clients follow them.
+//! Asynchronous initializes, as torc's clients follow them. What a task has come to is stored; which
+//! ones are being carried out is known here alone.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use forebay_domain::ids::Timestamp;
+use forebay_domain::catalog::{Row, Statement, StatementOutcome, Table, Value};
+use forebay_domain::command::{Answer, Command};
+use forebay_domain::ids::WorkflowId;
 use forebay_wire::{TaskModel, TaskStatus};
 
-/// Ended tasks that are remembered.
-const ENDED_MAX: usize = 1000;
+use crate::fault::Fault;
+use crate::routes::unexpected;
+use crate::{Door, rows};
 
 /// Tasks that run at a time; one more is refused.
 const RUNNING_MAX: usize = 1000;
 
 const INITIALIZE_JOBS: &str = "initialize_jobs";
 
-/// The tasks of this run of the server. A restart forgets them: what they did is in the workflow.
-pub(crate) struct Tasks(Mutex<State>);
+/// The tasks that are being carried out, by their workflow.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    running: Mutex<HashMap<i64, Running>>,
+    /// Held while a task is stored, so that a workflow gets one at a time.
+    beginning: tokio::sync::Mutex<()>,
+}
 
-struct State {
-    next_id: i64,
-    /// With the parameter that they were started with.
-    running: Vec<(TaskModel, bool)>,
-    ended: VecDeque<TaskModel>,
+#[derive(Clone)]
+struct Running {
+    task: TaskModel,
+    only_drafts: bool,
 }
 
 /// What became of a request for a task.
@@ -37,96 +45,96 @@ pub(crate) enum Begun {
     Full,
 }
 
+/// Stores that a workflow is being initialized.
+pub(crate) async fn begin(door: &Door, workflow: i64, only_drafts: bool) -> Result<Begun, Fault> {
+    let _one_at_a_time = door.tasks().beginning.lock().await;
+    if let Some(running) = door.tasks().lock().get(&workflow).cloned() {
+        let same = running.only_drafts == only_drafts;
+        return Ok(if same { Begun::Running(running.task) } else { Begun::Conflict(running.task) });
+    }
+    if door.tasks().lock().len() >= RUNNING_MAX {
+        return Ok(Begun::Full);
+    }
+    let now = door.engine().now().0;
+    let mut task = TaskModel {
+        id: 0,
+        workflow_id: workflow,
+        operation: INITIALIZE_JOBS.to_owned(),
+        status: TaskStatus::Running,
+        created_at_ms: now,
+        started_at_ms: Some(now),
+        finished_at_ms: None,
+        error: None,
+    };
+    let rows = vec![rows::to_row(Table::Task, &task)?];
+    let command = Command::Insert { table: Table::Task, workflow: WorkflowId(workflow), rows };
+    task.id = match door.engine().call(command).await? {
+        Answer::Created(id) => id,
+        other => return Err(unexpected(&other)),
+    };
+    door.tasks().lock().insert(workflow, Running { task: task.clone(), only_drafts });
+    Ok(Begun::New(task))
+}
+
+/// The statement by which a task has ended; `error` says why it failed.
+pub(crate) fn ended(door: &Door, id: i64, error: Option<&str>) -> Statement {
+    let place = |column| Table::Task.column(column).expect("only columns of the table are set");
+    let status = if error.is_none() { "succeeded" } else { "failed" };
+    let mut set = vec![
+        (place("status"), Value::Text(status.into())),
+        (place("finished_at_ms"), Value::Int(door.engine().now().0)),
+    ];
+    set.extend(error.map(|error| (place("error"), Value::Text(error.into()))));
+    Statement::Update { table: Table::Task, id, only_if: Vec::new(), set }
+}
+
+/// A task failed: it is stored, unless its workflow is gone.
+pub(crate) async fn fail(door: &Door, id: i64, error: &str) -> Result<(), Fault> {
+    match door.engine().call(Command::Apply(ended(door, id, Some(error)))).await? {
+        Answer::Outcome(StatementOutcome::Row(_)) => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
 impl Tasks {
-    /// Ids go on from the time of the start, so that they differ between runs of the server.
-    pub fn new(now: Timestamp) -> Tasks {
-        Tasks(Mutex::new(State { next_id: now.0, running: Vec::new(), ended: VecDeque::new() }))
-    }
-
-    /// Begins to initialize a workflow.
-    pub fn begin(&self, now: Timestamp, workflow: i64, only_uninitialized: bool) -> Begun {
-        let mut state = self.lock();
-        if let Some((task, other)) = state.running.iter().find(|(task, _)| task.workflow_id == workflow) {
-            let same = *other == only_uninitialized;
-            return if same { Begun::Running(task.clone()) } else { Begun::Conflict(task.clone()) };
-        }
-        if state.running.len() >= RUNNING_MAX {
-            return Begun::Full;
-        }
-        let task = TaskModel {
-            id: state.next_id,
-            workflow_id: workflow,
-            operation: INITIALIZE_JOBS.to_owned(),
-            status: TaskStatus::Running,
-            created_at_ms: now.0,
-            started_at_ms: Some(now.0),
-            finished_at_ms: None,
-            error: None,
-        };
-        state.next_id += 1;
-        state.running.push((task.clone(), only_uninitialized));
-        Begun::New(task)
-    }
-
-    /// Ends a task; `error` says why it failed.
-    pub fn end(&self, now: Timestamp, id: i64, error: Option<String>) {
-        let mut state = self.lock();
-        let Some(place) = state.running.iter().position(|(task, _)| task.id == id) else { return };
-        let (mut task, _) = state.running.swap_remove(place);
-        task.status = if error.is_none() { TaskStatus::Succeeded } else { TaskStatus::Failed };
-        task.finished_at_ms = Some(now.0);
-        task.error = error;
-        if state.ended.len() >= ENDED_MAX {
-            state.ended.pop_front();
-        }
-        state.ended.push_back(task);
-    }
-
-    pub fn get(&self, id: i64) -> Option<TaskModel> {
-        let state = self.lock();
-        let running = state.running.iter().map(|(task, _)| task);
-        running.chain(&state.ended).find(|task| task.id == id).cloned()
+    /// It is not being carried out any more.
+    pub fn end(&self, workflow: i64) {
+        self.lock().remove(&workflow);
     }
 
     /// The task of a workflow that runs.
     pub fn active(&self, workflow: i64) -> Option<TaskModel> {
-        let state = self.lock();
-        state.running.iter().map(|(task, _)| task).find(|task| task.workflow_id == workflow).cloned()
+        self.lock().get(&workflow).map(|running| running.task.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No holder panics between two changes of the state.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workflow_has_one_task_at_a_time() {
-        let tasks = Tasks::new(Timestamp(1000));
-        let Begun::New(task) = tasks.begin(Timestamp(1000), 7, false) else { panic!("nothing runs") };
-        assert!(matches!(tasks.begin(Timestamp(1001), 7, false), Begun::Running(same) if same.id == task.id));
-        assert!(matches!(tasks.begin(Timestamp(1001), 7, true), Begun::Conflict(_)));
-        assert!(matches!(tasks.begin(Timestamp(1001), 8, true), Begun::New(_)));
-        assert_eq!(tasks.active(7).map(|task| task.status), Some(TaskStatus::Running));
-        tasks.end(Timestamp(1005), task.id, Some("no".into()));
-        assert_eq!(tasks.active(7), None);
-        let ended = tasks.get(task.id).unwrap();
-        assert_eq!((ended.status, ended.finished_at_ms), (TaskStatus::Failed, Some(1005)));
-    }
-
-    #[test]
-    fn only_so_many_ended_tasks_are_remembered() {
-        let tasks = Tasks::new(Timestamp(0));
-        for workflow in 0..2000 {
-            let Begun::New(task) = tasks.begin(Timestamp(0), workflow, false) else { panic!("one at a time") };
-            tasks.end(Timestamp(0), task.id, None);
+    /// A task as it is stored. One that runs though nobody carries it out was cut off by a restart.
+    pub fn model(&self, row: &Row) -> TaskModel {
+        let text = |column| rows::text(row, Table::Task, column);
+        let int = |column| rows::int(row, Table::Task, column);
+        let mut task = TaskModel {
+            id: int("id"),
+            workflow_id: int("workflow_id"),
+            operation: text("operation").unwrap_or_default().to_owned(),
+            status: match text("status") {
+                Some("succeeded") => TaskStatus::Succeeded,
+                Some("running") => TaskStatus::Running,
+                _ => TaskStatus::Failed,
+            },
+            created_at_ms: int("created_at_ms"),
+            started_at_ms: Some(int("started_at_ms")),
+            finished_at_ms: Some(int("finished_at_ms")).filter(|at| *at != 0),
+            error: text("error").map(str::to_owned),
+        };
+        let is_carried_out = || self.active(task.workflow_id).is_some_and(|running| running.id == task.id);
+        if task.status == TaskStatus::Running && !is_carried_out() {
+            task.status = TaskStatus::Failed;
+            task.error = Some("the server was restarted before it ended: initialize again".to_owned());
         }
-        assert_eq!(tasks.get(0), None);
-        assert!(tasks.get(1999).is_some());
-        assert_eq!(tasks.0.lock().unwrap().ended.len(), ENDED_MAX);
+        task
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Running>> {
+        // No holder panics between two changes.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,7 +25,29 @@ impl Machine {
             prerequisites.dedup();
             return Err(Stop::Prerequisites(id, prerequisites));
         }
-        self.insert_jobs(id, jobs)
+        self.insert_jobs(id, jobs, None)
+    }
+
+    /// All or nothing, as a creation is.
+    pub(super) fn spawn_jobs(&mut self, parent: JobId, jobs: &mut Vec<NewJob>) -> Step {
+        let id = self.spawning(parent)?;
+        self.check_jobs(id, jobs)?;
+        let mut prerequisites: Vec<JobId> =
+            jobs.iter().flat_map(|job| job.depends_on.iter().copied()).filter(|job| job.0 > 0).collect();
+        prerequisites.push(parent);
+        prerequisites.sort_unstable();
+        prerequisites.dedup();
+        Err(Stop::Prerequisites(id, prerequisites))
+    }
+
+    /// The workflow of a job that may bring forth others: they wait for its end, so it has not ended.
+    fn spawning(&mut self, parent: JobId) -> Result<WorkflowId, Stop> {
+        let row = self.resident_job(parent)?;
+        if row.state == JobState::Running {
+            Ok(row.workflow)
+        } else {
+            Err(Rejection::WrongState { job: parent, state: row.state }.into())
+        }
     }
 
     fn check_jobs(&mut self, id: WorkflowId, jobs: &[NewJob]) -> Result<(), Stop> {
@@ -65,7 +87,16 @@ impl Machine {
             (Some(job), _) => Err(Rejection::NoSuchPrerequisite(*job).into()),
             (None, Work::Command(_, crate::command::Command::CreateJobs { jobs, .. })) => {
                 // Once more: the workflow may have changed while they were looked up.
-                self.check_jobs(id, jobs).and_then(|()| self.insert_jobs(id, jobs))
+                self.check_jobs(id, jobs).and_then(|()| self.insert_jobs(id, jobs, None))
+            }
+            (None, Work::Command(_, crate::command::Command::SpawnJobs { parent, jobs })) => {
+                let parent = *parent;
+                // It may have been forgotten since it was looked at first; had it changed, it were there.
+                if let Some(row) = rows.iter().find(|row| row.id == parent) {
+                    self.load_row(*row);
+                }
+                let checked = self.spawning(parent).and_then(|id| self.check_jobs(id, jobs));
+                checked.and_then(|()| self.insert_jobs(id, jobs, Some(parent)))
             }
             (None, Work::Command(..) | Work::Due(_) | Work::GiveBack(_) | Work::Resume(_)) => {
                 unreachable!("prerequisites are looked up for new jobs only")
@@ -74,7 +105,8 @@ impl Machine {
         self.conclude(step, work);
     }
 
-    fn insert_jobs(&mut self, id: WorkflowId, jobs: &mut Vec<NewJob>) -> Step {
+    /// With a parent, they wait for its end.
+    fn insert_jobs(&mut self, id: WorkflowId, jobs: &mut Vec<NewJob>, parent: Option<JobId>) -> Step {
         let default = self.workflows[&id].row.default_requirement;
         let key = |job: &NewJob| (job.requirement.unwrap_or(default), job.scheduler, job.labels.clone());
         let known = &self.workflows[&id].lanes;
@@ -87,10 +119,18 @@ impl Machine {
             lanes.push(self.lane_for(id, key(job))?);
         }
         let first = JobId(self.take_ids(Sequence::Job, jobs.len()));
-        let jobs = core::mem::take(jobs).into_iter().zip(lanes).collect();
+        let mut jobs = core::mem::take(jobs);
+        if let Some(parent) = parent {
+            for job in &mut jobs {
+                let known = |on: &JobId| if on.0 < 0 { JobId(first.0 - 1 - on.0) } else { *on };
+                job.depends_on = job.depends_on.iter().map(known).chain([parent]).collect();
+            }
+        }
+        let born = if parent.is_some() { JobState::Blocked } else { JobState::Draft };
+        let jobs = jobs.into_iter().zip(lanes).collect();
         // Its graph is read anew when it is needed; loads wait for these jobs to be there.
         self.dirty(id).graph = None;
-        self.carry_out(id, Bulk::create(first, jobs))
+        self.carry_out(id, Bulk::create(first, jobs, born))
     }
 
     pub(super) fn update_job(&mut self, id: JobId, change: &mut JobChange) -> Step {

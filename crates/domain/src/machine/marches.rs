@@ -26,6 +26,8 @@ pub(super) struct Bulk {
     created: vec::IntoIter<(NewJob, LaneId)>,
     /// The id of the next one to be created.
     next: JobId,
+    /// The state in which they are created.
+    born: JobState,
     at_end: AtEnd,
     /// Whom to answer then; nobody while it is not known to march, or if it goes on after a crash.
     work: Option<Work>,
@@ -36,7 +38,8 @@ pub(super) struct Bulk {
 struct AtEnd {
     graph: Option<Graph>,
     has_edges: Option<bool>,
-    created: i64,
+    /// How many jobs are new, and in which state.
+    created: (JobState, i64),
     /// The jobs that it deletes count for nothing: they never were.
     uncounted: bool,
     answer: Answer,
@@ -44,7 +47,7 @@ struct AtEnd {
 
 impl Bulk {
     fn new(kind: March, answer: Answer) -> Bulk {
-        let at_end = AtEnd { graph: None, has_edges: None, created: 0, uncounted: false, answer };
+        let at_end = AtEnd { graph: None, has_edges: None, created: (JobState::Draft, 0), uncounted: false, answer };
         Bulk {
             kind,
             edges: Vec::new().into_iter(),
@@ -52,6 +55,7 @@ impl Bulk {
             doomed: Vec::new().into_iter(),
             created: Vec::new().into_iter(),
             next: JobId(0),
+            born: JobState::Draft,
             at_end,
             work: None,
         }
@@ -82,10 +86,11 @@ impl Bulk {
         bulk
     }
 
-    /// Of jobs that get the ids from `first` on.
-    pub fn create(first: JobId, jobs: Vec<(NewJob, LaneId)>) -> Bulk {
+    /// Of jobs that get the ids from `first` on: drafts, or blocked by the job that brought them forth.
+    pub fn create(first: JobId, jobs: Vec<(NewJob, LaneId)>, born: JobState) -> Bulk {
         let mut bulk = Bulk::new(March::Create { from: first }, Answer::Created(first.0));
-        bulk.at_end.created = jobs.len() as i64;
+        bulk.at_end.created = (born, jobs.len() as i64);
+        bulk.born = born;
         bulk.at_end.has_edges = jobs.iter().any(|(job, _)| !job.depends_on.is_empty()).then_some(true);
         bulk.created = jobs.into_iter();
         bulk.next = first;
@@ -174,7 +179,7 @@ impl Machine {
             && let Some((job, lane)) = bulk.created.next()
         {
             left = left.saturating_sub(weight(&job));
-            self.insert(id, bulk.next, lane, job);
+            self.insert(id, bulk.next, lane, job, bulk.born);
             bulk.next.0 += 1;
         }
         self.dirty(id).row.march = Some(bulk.kind);
@@ -185,10 +190,11 @@ impl Machine {
         let lsn = self.open.lsn();
         let workflow = self.dirty(id);
         workflow.row.march = None;
-        workflow.row.counts[JobState::Draft as usize] += at_end.created;
+        let (born, created) = at_end.created;
+        workflow.row.counts[born as usize] += created;
         workflow.row.has_edges = at_end.has_edges.unwrap_or(workflow.row.has_edges);
         workflow.purged = lsn;
-        if at_end.created > 0 {
+        if created > 0 {
             workflow.details = lsn;
         }
         let has_graph = at_end.graph.is_some();
@@ -227,15 +233,17 @@ impl Machine {
         self.open.delete_job(row.id);
     }
 
-    fn insert(&mut self, workflow: WorkflowId, id: JobId, lane: LaneId, job: NewJob) {
+    fn insert(&mut self, workflow: WorkflowId, id: JobId, lane: LaneId, job: NewJob, born: JobState) {
         let row = JobRow {
             id,
             workflow,
             lane,
-            state: JobState::Draft,
+            state: born,
             priority: job.priority,
             attempt: 1,
-            flags: JobFlags::default().with(JobFlags::CANCEL_ON_FAILURE, job.cancel_on_failure),
+            flags: JobFlags::default()
+                .with(JobFlags::CANCEL_ON_FAILURE, job.cancel_on_failure)
+                .with(JobFlags::SPAWNED, born == JobState::Blocked),
             node: None,
             epoch: Default::default(),
             started_at: None,

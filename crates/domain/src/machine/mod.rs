@@ -19,7 +19,7 @@ use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
 use crate::batch::{Batch, Sequence, WorkflowRow};
-use crate::catalog::Statement;
+use crate::catalog::{Statement, Table};
 use crate::claim::Needs;
 use crate::command::{Answer, Claimed, Command, Rejection, Scope};
 use crate::graph::Graph;
@@ -468,6 +468,7 @@ impl Machine {
             | Command::ResetJobs { .. }
             | Command::Initialize { .. }
             | Command::CreateJobs { .. }
+            | Command::SpawnJobs { .. }
             | Command::UpdateJob { .. }
             | Command::DeleteJobs { .. }
             | Command::Retry { .. }
@@ -532,6 +533,7 @@ impl Machine {
                 self.with_rows(*workflow, Aim::Initialize { only_drafts: *only_drafts, done: 0, now })
             }
             Command::CreateJobs { workflow, jobs } => self.create_jobs(*workflow, jobs),
+            Command::SpawnJobs { parent, jobs } => self.spawn_jobs(*parent, jobs),
             Command::UpdateJob { job, change } => self.update_job(*job, change),
             Command::Claim(claim) => self.claim(now, ticket, claim),
             Command::Start { job, run, node } => self.start(now, *job, *run, *node),
@@ -544,6 +546,7 @@ impl Machine {
             Command::UpdateRequirement { workflow, id, set, needs } => {
                 self.update_requirement(*workflow, *id, set, *needs)
             }
+            Command::Insert { table: Table::Result, workflow, rows } => self.insert_results(*workflow, rows),
             Command::Insert { table, workflow, rows } => {
                 self.resident(*workflow)?;
                 let first = self.take_ids(Sequence::Row(*table), rows.len());

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Machine, Slot, Step, Stop, Trace};
 use crate::batch::Sequence;
-use crate::catalog::{Row, Table, Value};
+use crate::catalog::{Row, Statement, Table, Value};
 use crate::command::{Answer, Completion, Rejection, Report};
 use crate::graph::Place;
 use crate::ids::{JobId, NodeId, ResultId, Ticket, Timestamp, WorkflowId};
@@ -119,6 +119,34 @@ impl Machine {
             self.release(now, workflow, *job);
         }
         Ok(())
+    }
+
+    /// Results that a client brings along: each is the latest of its job from now on.
+    pub(super) fn insert_results(&mut self, workflow: WorkflowId, rows: &mut Vec<Row>) -> Step {
+        let column = Table::Result.column("job_id").expect("a result names its job");
+        let job_of = |row: &Row| match row[column] {
+            Value::Int(job) => JobId(job),
+            Value::Null | Value::Real(_) | Value::Text(_) => JobId(0),
+        };
+        self.resident(workflow)?;
+        let jobs: Vec<JobId> = rows.iter().map(job_of).collect();
+        self.needs_jobs(workflow, jobs.iter().copied())?;
+        let mut found = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let row = self.slots.get(&job).ok_or(Rejection::NoSuchJob(job))?.row;
+            if row.workflow != workflow {
+                return Err(Rejection::OtherWorkflow { job, workflow }.into());
+            }
+            found.push(row);
+        }
+        let first = self.take_ids(Sequence::Row(Table::Result), rows.len());
+        let rows = super::number(core::mem::take(rows), first);
+        self.open.statement(Statement::Insert { table: Table::Result, rows });
+        for (row, id) in found.into_iter().zip(first..) {
+            self.load_row(row);
+            self.put(JobRow { result: Some(ResultId(id)), ..row });
+        }
+        Ok(Some(Answer::Created(first)))
     }
 
     /// A job has ended: what waited for it alone is free, or canceled if it failed; and so on from there.

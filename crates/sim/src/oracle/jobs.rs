@@ -34,7 +34,21 @@ impl Oracle {
         }
     }
 
-    pub(super) fn create_jobs(&mut self, id: WorkflowId, jobs: &[NewJob], first: i64) {
+    /// The workflow that these jobs are to be part of.
+    pub(super) fn may_spawn_jobs(&mut self, parent: JobId, jobs: &[NewJob]) -> Result<WorkflowId, Rejection> {
+        let row = self.known(parent)?;
+        if row.state != JobState::Running {
+            return Err(Rejection::WrongState { job: parent, state: row.state });
+        }
+        let known_before = |job: &NewJob| {
+            let depends_on = job.depends_on.iter().copied().filter(|on| on.0 > 0).collect();
+            NewJob { depends_on, ..job.clone() }
+        };
+        self.may_create_jobs(row.workflow, &jobs.iter().map(known_before).collect::<Vec<_>>())?;
+        Ok(row.workflow)
+    }
+
+    pub(super) fn create_jobs(&mut self, id: WorkflowId, jobs: &[NewJob], first: i64, parent: Option<JobId>) {
         let workflow = self.workflows.get_mut(&id).expect("checked before");
         for (new, number) in jobs.iter().zip(first..) {
             let job = JobId(number);
@@ -42,10 +56,12 @@ impl Oracle {
                 id: job,
                 workflow: id,
                 lane: LaneId(0),
-                state: JobState::Draft,
+                state: if parent.is_some() { JobState::Blocked } else { JobState::Draft },
                 priority: new.priority,
                 attempt: 1,
-                flags: JobFlags::default().with(JobFlags::CANCEL_ON_FAILURE, new.cancel_on_failure),
+                flags: JobFlags::default()
+                    .with(JobFlags::CANCEL_ON_FAILURE, new.cancel_on_failure)
+                    .with(JobFlags::SPAWNED, parent.is_some()),
                 node: None,
                 epoch: Default::default(),
                 started_at: None,
@@ -63,7 +79,8 @@ impl Oracle {
                 grants: 0,
             };
             workflow.jobs.insert(job, made);
-            for &on in &new.depends_on {
+            for on in new.depends_on.iter().copied().chain(parent) {
+                let on = if on.0 < 0 { JobId(first - 1 - on.0) } else { on };
                 workflow.link(job, on);
                 workflow.row.has_edges = true;
             }

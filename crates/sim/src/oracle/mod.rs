@@ -243,7 +243,13 @@ impl Oracle {
             Command::CreateJobs { workflow, jobs } => {
                 self.may_create_jobs(*workflow, jobs)?;
                 let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
-                self.create_jobs(*workflow, jobs, first);
+                self.create_jobs(*workflow, jobs, first, None);
+                Answer::Created(first)
+            }
+            Command::SpawnJobs { parent, jobs } => {
+                let workflow = self.may_spawn_jobs(*parent, jobs)?;
+                let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
+                self.create_jobs(workflow, jobs, first, Some(*parent));
                 Answer::Created(first)
             }
             Command::UpdateJob { job, change } => {

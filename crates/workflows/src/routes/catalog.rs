@@ -1,5 +1,5 @@
 //! What a workflow's jobs refer to and who runs them: files, user data, compute nodes, failure
-//! handlers, Slurm schedulers, events. A table is a [`Resource`]; what it has beyond that follows below.
+//! handlers, events. A table is a [`Resource`]; what it has beyond that follows below.
 
 use std::collections::HashSet;
 
@@ -10,16 +10,17 @@ use forebay_domain::job::RelationKind;
 use forebay_domain::port::Reader;
 use forebay_wire::{
     ComputeNodeModel, EventModel, FailureHandlerModel, FileModel, FilesModel, MessageResponse, RECORDS_MAX,
-    SlurmSchedulerModel, UserDataListModel, UserDataModel, check_label,
+    UserDataListModel, UserDataModel, check_label,
 };
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use crate::events::Severity;
 use crate::fault::Fault;
 use crate::http::{self, Call, Params, Reply};
 use crate::job::labels_of;
 use crate::list::{self, Part, rows_page};
-use crate::routes::unexpected;
+use crate::routes::{changed, unexpected};
 use crate::{Door, Unseen, rows};
 
 /// A table as its routes see it.
@@ -35,8 +36,6 @@ pub(super) const FILES: Resource = Resource { table: Table::File, noun: "File", 
 pub(super) const USER_DATA: Resource = Resource { table: Table::UserData, noun: "User data", contains: &["name"] };
 pub(super) const NODES: Resource = Resource { table: Table::Node, noun: "Compute node", contains: &["hostname"] };
 pub(super) const EVENTS: Resource = Resource { table: Table::Event, noun: "Event", contains: &[] };
-pub(super) const SLURM_SCHEDULERS: Resource =
-    Resource { table: Table::SlurmScheduler, noun: "Slurm scheduler", contains: &[] };
 pub(super) const HANDLERS: Resource = Resource { table: Table::Handler, noun: "Failure handler", contains: &[] };
 
 pub(super) async fn get(door: &Door, resource: &'static Resource, id: i64) -> Reply {
@@ -96,7 +95,7 @@ pub(super) fn exists(reader: &mut dyn Reader, workflow: i64) -> Result<(), Unsee
 }
 
 /// Inserts the rows of these models; the first one's id, the others follow it.
-async fn insert(door: &Door, table: Table, workflow: i64, models: &[impl Serialize]) -> Result<i64, Fault> {
+pub(super) async fn insert(door: &Door, table: Table, workflow: i64, models: &[impl Serialize]) -> Result<i64, Fault> {
     let rows = models.iter().map(|model| rows::to_row(table, model)).collect::<Result<Vec<Row>, Fault>>()?;
     match door.engine().call(Command::Insert { table, workflow: WorkflowId(workflow), rows }).await? {
         Answer::Created(first) => Ok(first),
@@ -251,7 +250,9 @@ fn complete_user_data(data: &mut UserDataModel) {
 pub(super) async fn update_user_data(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let mut data: UserDataModel = call.json()?;
     data.data.take_if(|data| data.is_null());
-    set(door, &USER_DATA, id, rows::changes(Table::UserData, &data)?).await
+    let mut set_columns = rows::changes(Table::UserData, &data)?;
+    changed::remember(&existing(door, &USER_DATA, id).await?, &mut set_columns);
+    set(door, &USER_DATA, id, set_columns).await
 }
 
 pub(super) async fn list_user_data(door: &Door, call: &Call<'_>) -> Reply {
@@ -286,13 +287,34 @@ pub(super) async fn create_node(door: &Door, call: &Call<'_>) -> Reply {
     let labels = labels_of(node.labels.as_deref());
     node.labels = (!labels.is_empty()).then(|| labels.iter().map(str::to_owned).collect());
     node.id = Some(insert(door, Table::Node, node.workflow_id, std::slice::from_ref(&node)).await?);
+    let said = json!({
+        "compute_node_id": node.id,
+        "hostname": node.hostname,
+        "pid": node.pid,
+        "num_cpus": node.num_cpus,
+        "memory_gb": node.memory_gb,
+        "num_gpus": node.num_gpus,
+        "compute_node_type": node.compute_node_type,
+    });
+    door.hub().tell(door.engine().now(), node.workflow_id, "compute_node_started", Severity::Info, said);
     Ok(http::ok_json(&node))
 }
 
 pub(super) async fn update_node(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     // Labels are those that it registered with.
     let node = ComputeNodeModel { labels: None, ..call.json()? };
-    set(door, &NODES, id, rows::changes(Table::Node, &node)?).await
+    let updated = set(door, &NODES, id, rows::changes(Table::Node, &node)?).await?;
+    if node.is_active == Some(false) {
+        let said = json!({
+            "compute_node_id": id,
+            "hostname": node.hostname,
+            "pid": node.pid,
+            "duration_seconds": node.duration_seconds,
+            "compute_node_type": node.compute_node_type,
+        });
+        door.hub().tell(door.engine().now(), node.workflow_id, "compute_node_stopped", Severity::Info, said);
+    }
+    Ok(updated)
 }
 
 pub(super) async fn list_nodes(door: &Door, call: &Call<'_>) -> Reply {
@@ -314,23 +336,6 @@ fn document(table: Table, column: &'static str, field: &'static str, wanted: Jso
     })
 }
 
-pub(super) async fn create_slurm_scheduler(door: &Door, call: &Call<'_>) -> Reply {
-    let mut scheduler: SlurmSchedulerModel = call.json()?;
-    let workflow = scheduler.workflow_id;
-    scheduler.id = Some(insert(door, Table::SlurmScheduler, workflow, std::slice::from_ref(&scheduler)).await?);
-    Ok(http::ok_json(&scheduler))
-}
-
-pub(super) async fn update_slurm_scheduler(door: &Door, id: i64, call: &Call<'_>) -> Reply {
-    let scheduler: SlurmSchedulerModel = call.json()?;
-    set(door, &SLURM_SCHEDULERS, id, rows::changes(Table::SlurmScheduler, &scheduler)?).await
-}
-
-pub(super) async fn list_slurm_schedulers(door: &Door, call: &Call<'_>) -> Reply {
-    let params = call.params();
-    list(door, &SLURM_SCHEDULERS, params.required("workflow_id")?, &params, None).await
-}
-
 pub(super) async fn create_handler(door: &Door, call: &Call<'_>) -> Reply {
     let mut handler: FailureHandlerModel = call.json()?;
     handler.id = Some(insert(door, Table::Handler, handler.workflow_id, std::slice::from_ref(&handler)).await?);
@@ -350,12 +355,8 @@ pub(super) async fn delete_handler(door: &Door, id: i64) -> Reply {
 pub(super) async fn create_event(door: &Door, call: &Call<'_>) -> Reply {
     let mut event: EventModel = call.json()?;
     event.timestamp = door.engine().now().0;
-    event.id = Some(add_event(door, &event).await?);
+    event.id = Some(insert(door, Table::Event, event.workflow_id, std::slice::from_ref(&event)).await?);
     Ok(http::ok_json(&event))
-}
-
-pub(super) async fn add_event(door: &Door, event: &EventModel) -> Result<i64, Fault> {
-    insert(door, Table::Event, event.workflow_id, std::slice::from_ref(event)).await
 }
 
 /// The body is the event's new data.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use forebay_domain::catalog::Table;
 use forebay_domain::command::{Answer, Command, JobChange, Scope};
 use forebay_domain::ids::{JobId, LaneId, NodeId, RequirementId, SchedulerId, WorkflowId};
-use forebay_domain::job::{JobRow, NewJob, Payload};
+use forebay_domain::job::{JobRow, NewJob};
 use forebay_domain::port::{JobQuery, JobSort, JobView, Read, Reader, Rows};
 use forebay_domain::state::JobState;
 use forebay_wire::{DeleteCountResponse, JobModel, JobStatus, JobsModel, RECORDS_MAX, check_label, is_env_name};
@@ -15,10 +15,10 @@ use serde_json::json;
 use crate::fault::{Doing, Fault};
 use crate::http::{self, Body, Call, Params, Reply};
 use crate::job::{self, Front, labels_of, model_of, new_job, payload_of, split_labels, state_of, status_of};
-use crate::list::{Envelope, Part};
+use crate::list::{Envelope, Part, each_row};
 use crate::routes::claims::parse_status;
 use crate::routes::unexpected;
-use crate::routes::workflows::record;
+use crate::routes::workflows::{event, with};
 use crate::{Door, Unseen, rows};
 
 /// Jobs that are looked at in one go where the store cannot tell which are wanted.
@@ -74,13 +74,19 @@ fn write_created(out: &mut Vec<u8>, id: JobId, job: &NewJob) {
         priority: job.priority,
         runs: None,
         depends_on: &job.depends_on,
+        origin: None,
     };
     job::write(out, &front, &job.payload);
 }
 
 /// Checks and creates jobs of one workflow; the first one's id, the others follow it.
 async fn create_jobs(door: &Door, workflow: i64, models: Vec<JobModel>) -> Result<(i64, Vec<NewJob>), Fault> {
-    let (env, default_requirement) = door.look(move |reader| inherited(reader, workflow)).await?;
+    let ties = Ties::of(&models);
+    let look = move |reader: &mut dyn Reader| {
+        ties.check(reader, workflow)?;
+        inherited(reader, workflow)
+    };
+    let (env, default_requirement) = door.look(look).await?;
     let mut jobs = Vec::with_capacity(models.len());
     for mut model in models {
         check(&model)?;
@@ -101,8 +107,50 @@ async fn create_jobs(door: &Door, workflow: i64, models: Vec<JobModel>) -> Resul
     }
 }
 
+/// Files and user data that new jobs name.
+struct Ties {
+    files: BTreeSet<i64>,
+    user_data: BTreeSet<i64>,
+}
+
+/// So few rows are looked up one by one; of more, all that the workflow has are read.
+const TIES_FEW: usize = 64;
+
+impl Ties {
+    fn of(models: &[JobModel]) -> Ties {
+        let files = models.iter().flat_map(|job| [&job.input_file_ids, &job.output_file_ids]);
+        let user_data = models.iter().flat_map(|job| [&job.input_user_data_ids, &job.output_user_data_ids]);
+        Ties {
+            files: files.flatten().flatten().copied().collect(),
+            user_data: user_data.flatten().flatten().copied().collect(),
+        }
+    }
+
+    /// They are the workflow's.
+    fn check(&self, reader: &mut dyn Reader, workflow: i64) -> Result<(), Unseen> {
+        for (table, noun, ids) in [(Table::File, "File", &self.files), (Table::UserData, "User data", &self.user_data)]
+        {
+            let mut known = BTreeSet::new();
+            if ids.len() > TIES_FEW {
+                each_row(reader, table, workflow, |row| {
+                    known.insert(rows::int(&row, table, "id"));
+                })?;
+            } else {
+                for id in ids {
+                    let row = reader.get(table, *id)?;
+                    known.extend(row.filter(|row| rows::int(row, table, "workflow_id") == workflow).map(|_| *id));
+                }
+            }
+            if let Some(id) = ids.iter().find(|id| !known.contains(id)) {
+                return Err(Fault::unprocessable(format!("{noun} not found in this workflow with ID: {id}")).into());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What a job takes from its workflow: environment, and the requirement if it names none.
-fn inherited(reader: &mut dyn Reader, id: i64) -> Result<(BTreeMap<String, String>, RequirementId), Unseen> {
+pub(super) fn inherited(reader: &mut dyn Reader, id: i64) -> Result<(BTreeMap<String, String>, RequirementId), Unseen> {
     let missing = || Fault::not_found("Workflow", id);
     let row = reader.get(Table::Workflow, id)?.ok_or_else(missing)?;
     let hot = reader.workflow(WorkflowId(id))?.ok_or_else(missing)?;
@@ -174,8 +222,7 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
         }
         let (views, total) = match origin_is_set {
             None => reader.jobs(&query)?,
-            // Only a retry gives a job an origin.
-            Some(is_set) => scan(reader, &query, |row| (row.attempt > 1) == is_set)?,
+            Some(is_set) => scan(reader, &query, |row| job::origin_of(row).is_some() == is_set)?,
         };
         let mut depends_on: BTreeMap<JobId, Vec<JobId>> = BTreeMap::new();
         if with_relations {
@@ -433,21 +480,17 @@ pub(super) async fn retry(door: &Door, id: i64, run: i64, call: &Call<'_>) -> Re
         return Err(Fault::unprocessable("delay_ms cannot be negative"));
     }
     let job = JobId(id);
-    let command = Command::Retry { job, run, attempts_max, delay_ms };
-    let row = match door.engine().call(command).await.map_err(|error| Doing::Retry.fault(error))? {
-        Answer::Job(row) => row,
-        other => return Err(unexpected(&other)),
-    };
-    let payload: Payload = match door.kept().take(job) {
-        Some((_, payload)) => payload,
+    let (held, payload) = match door.kept().take(job) {
+        Some(kept) => kept,
         None => {
             let view = door.look(move |reader| Ok(reader.job(job)?)).await?;
-            view.ok_or_else(|| Fault::not_found("Job", id))?.payload
+            let view = view.ok_or_else(|| Fault::not_found("Job", id))?;
+            (view.row, view.payload)
         }
     };
     let name = model_of(&payload).name;
-    let (previous, new) = (row.attempt - 1, row.attempt);
-    let event = json!({
+    let (previous, new) = (held.attempt, held.attempt + 1);
+    let said = json!({
         "event_type": "job_retried",
         "job_id": id,
         "job_name": name,
@@ -456,7 +499,11 @@ pub(super) async fn retry(door: &Door, id: i64, run: i64, call: &Call<'_>) -> Re
         "run_id": run,
         "message": format!("Job with name = {name} retried: attempt {previous} -> {new}"),
     });
-    record(door, row.workflow.0, event).await;
+    let command = with(vec![event(door, held.workflow.0, said)?], Command::Retry { job, run, attempts_max, delay_ms });
+    let row = match door.engine().call(command).await.map_err(|error| Doing::Retry.fault(error))? {
+        Answer::Job(row) => row,
+        other => return Err(unexpected(&other)),
+    };
     let mut out = Vec::with_capacity(payload.len() + 160);
     job::write(&mut out, &Front::of(&row), &payload);
     Ok(http::ok(out))

@@ -1,15 +1,22 @@
 //! Which request goes where. Paths are torc's; those marked as ours are additions to its API.
 
+mod actions;
 mod catalog;
+mod changed;
 mod claims;
 mod jobs;
+mod later;
 mod relations;
 mod requirements;
 mod results;
+mod running;
+mod schedulers;
+mod spawn;
 mod status;
 mod workflows;
 
 use hyper::body::{Body as HttpBody, Bytes};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
 
 use forebay_wire::{API_VERSION, BASE_PATH, PingResponse, TORC_VERSION, VersionResponse};
@@ -18,7 +25,7 @@ use crate::fault::Fault;
 use crate::http::{self, Body, Call, Reply, path_id};
 use crate::{Door, Options};
 
-use catalog::{EVENTS, FILES, HANDLERS, NODES, SLURM_SCHEDULERS, USER_DATA};
+use catalog::{EVENTS, FILES, HANDLERS, NODES, USER_DATA};
 
 /// Segments of the longest path.
 const SEGMENTS_MAX: usize = 6;
@@ -45,9 +52,11 @@ where
         tracing::debug!(method = %parts.method, path = parts.uri.path(), status = fault.status.as_u16(), "refused");
         fault.into_response()
     });
-    if let Some(span) = parts.headers.get(http::SPAN_ID) {
-        response.headers_mut().insert(http::SPAN_ID, span.clone());
-    }
+    let span = match parts.headers.get(http::SPAN_ID) {
+        Some(span) => span.clone(),
+        None => HeaderValue::from_str(&format!("{:016x}", door.next_span())).expect("hexadecimal digits are visible"),
+    };
+    response.headers_mut().insert(http::SPAN_ID, span);
     response
 }
 
@@ -98,7 +107,9 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
     // Where an answer to GET exists, HEAD has the same without its body.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     match segments {
-        ["workflows", id, rest @ ..] if !rest.is_empty() => of_workflow(door, method, path_id(id)?, rest, call).await,
+        ["workflows", id, rest @ ..] if !rest.is_empty() => {
+            of_workflow(door, method, path_id(id)?, rest, segments, call).await
+        }
         ["workflows"] => match *method {
             Method::GET => workflows::list(door, call).await,
             Method::POST => workflows::create(door, call).await,
@@ -134,6 +145,10 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
         },
         ["jobs", id, "retry", run] => match *method {
             Method::POST => jobs::retry(door, path_id(id)?, path_id(run)?, call).await,
+            _ => Err(Fault::method_not_allowed("POST")),
+        },
+        ["jobs", id, "spawn_jobs"] => match *method {
+            Method::POST => spawn::spawn_jobs(door, path_id(id)?, call).await,
             _ => Err(Fault::method_not_allowed("POST")),
         },
         ["jobs", _, "start_job", _, _] => Err(Fault::method_not_allowed("PUT")),
@@ -223,17 +238,47 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
             }
         }
         ["slurm_schedulers"] => match *method {
-            Method::GET => catalog::list_slurm_schedulers(door, call).await,
-            Method::POST => catalog::create_slurm_scheduler(door, call).await,
-            Method::DELETE => catalog::delete_all(door, &SLURM_SCHEDULERS, call).await,
+            Method::GET => schedulers::list_all(door, &schedulers::SLURM, call).await,
+            Method::POST => schedulers::create_slurm(door, call).await,
+            Method::DELETE => catalog::delete_all(door, &schedulers::SLURM, call).await,
             _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
         },
         ["slurm_schedulers", id] => {
             let id = path_id(id)?;
             match *method {
-                Method::GET => catalog::get(door, &SLURM_SCHEDULERS, id).await,
-                Method::PUT => catalog::update_slurm_scheduler(door, id, call).await,
-                Method::DELETE => catalog::delete(door, &SLURM_SCHEDULERS, id).await,
+                Method::GET => catalog::get(door, &schedulers::SLURM, id).await,
+                Method::PUT => schedulers::update_slurm(door, id, call).await,
+                Method::DELETE => catalog::delete(door, &schedulers::SLURM, id).await,
+                _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
+            }
+        }
+        ["local_schedulers"] => match *method {
+            Method::GET => schedulers::list_all(door, &schedulers::LOCAL, call).await,
+            Method::POST => schedulers::create_local(door, call).await,
+            Method::DELETE => catalog::delete_all(door, &schedulers::LOCAL, call).await,
+            _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
+        },
+        ["local_schedulers", id] => {
+            let id = path_id(id)?;
+            match *method {
+                Method::GET => catalog::get(door, &schedulers::LOCAL, id).await,
+                Method::PUT => schedulers::update_local(door, id, call).await,
+                Method::DELETE => catalog::delete(door, &schedulers::LOCAL, id).await,
+                _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
+            }
+        }
+        ["scheduled_compute_nodes"] => match *method {
+            Method::GET => schedulers::list_all(door, &schedulers::SCHEDULED_NODES, call).await,
+            Method::POST => schedulers::create_scheduled_node(door, call).await,
+            Method::DELETE => catalog::delete_all(door, &schedulers::SCHEDULED_NODES, call).await,
+            _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
+        },
+        ["scheduled_compute_nodes", id] => {
+            let id = path_id(id)?;
+            match *method {
+                Method::GET => catalog::get(door, &schedulers::SCHEDULED_NODES, id).await,
+                Method::PUT => schedulers::update_scheduled_node(door, id, call).await,
+                Method::DELETE => catalog::delete(door, &schedulers::SCHEDULED_NODES, id).await,
                 _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
             }
         }
@@ -254,14 +299,21 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
         }
         ["results"] => match *method {
             Method::GET => results::list(door, call).await,
-            _ => Err(Fault::method_not_allowed("GET,HEAD")),
+            Method::POST => results::create(door, call).await,
+            Method::DELETE => catalog::delete_all(door, &results::RESULTS, call).await,
+            _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
         },
-        ["results", id] => match *method {
-            Method::GET => results::get(door, path_id(id)?).await,
-            _ => Err(Fault::method_not_allowed("GET,HEAD")),
-        },
+        ["results", id] => {
+            let id = path_id(id)?;
+            match *method {
+                Method::GET => results::get(door, id).await,
+                Method::PUT => results::update(door, id, call).await,
+                Method::DELETE => results::delete(door, id).await,
+                _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
+            }
+        }
         ["tasks", id] => match *method {
-            Method::GET => workflows::task(door, path_id(id)?),
+            Method::GET => workflows::task(door, path_id(id)?).await,
             _ => Err(Fault::method_not_allowed("GET,HEAD")),
         },
         ["ping"] => match *method {
@@ -272,11 +324,18 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
             Method::GET => Ok(http::ok_json(&version())),
             _ => Err(Fault::method_not_allowed("GET,HEAD")),
         },
-        _ => Err(Fault::no_route()),
+        _ => Err(later::refuse(method, segments)),
     }
 }
 
-async fn of_workflow(door: &Door, method: &Method, id: i64, rest: &[&str], call: &Call<'_>) -> Reply {
+async fn of_workflow(
+    door: &Door,
+    method: &Method,
+    id: i64,
+    rest: &[&str],
+    segments: &[&str],
+    call: &Call<'_>,
+) -> Reply {
     let (post, put, get) = (method == Method::POST, method == Method::PUT, method == Method::GET);
     match rest {
         ["status"] if get => status::status(door, id).await,
@@ -290,6 +349,16 @@ async fn of_workflow(door: &Door, method: &Method, id: i64, rest: &[&str], call:
         ["required_existing_files"] if get => relations::required_existing_files(door, id).await,
         ["missing_user_data"] if get => relations::missing_user_data(door, id).await,
         ["failure_handlers"] if get => catalog::list_handlers(door, id, call).await,
+        ["running_jobs"] if get => running::jobs(door, id, call).await,
+        ["slurm_job_correlations"] if get => running::in_slurm(door, id, call).await,
+        ["events", "stream"] if get => workflows::events(door, id, call).await,
+        ["actions"] if get => actions::list(door, id).await,
+        ["actions"] if post => actions::create(door, id, call).await,
+        ["actions", "pending"] if get => actions::pending(door, id, call).await,
+        ["actions", action] if put => actions::update(door, id, path_id(action)?, call).await,
+        ["actions", action] if method == Method::DELETE => actions::delete(door, id, path_id(action)?).await,
+        ["actions", action, "claim"] if post => actions::claim(door, id, path_id(action)?, call).await,
+        ["process_changed_job_inputs"] if post => changed::process(door, id, call).await,
         ["cancel"] if put => workflows::cancel(door, id).await,
         ["archive"] if post => workflows::archive(door, id, call).await,
         ["reset_status"] if post => workflows::reset_status(door, id, call).await,
@@ -306,20 +375,28 @@ async fn of_workflow(door: &Door, method: &Method, id: i64, rest: &[&str], call:
             | "job_user_data_relationships"
             | "required_existing_files"
             | "missing_user_data"
-            | "failure_handlers",
-        ] => Err(Fault::method_not_allowed("GET,HEAD")),
+            | "failure_handlers"
+            | "running_jobs"
+            | "slurm_job_correlations",
+        ]
+        | ["events", "stream"]
+        | ["actions", "pending"] => Err(Fault::method_not_allowed("GET,HEAD")),
         ["cancel"] => Err(Fault::method_not_allowed("PUT")),
         [
             "archive"
             | "reset_status"
             | "reset_job_status"
             | "initialize_jobs"
+            | "process_changed_job_inputs"
             | "claim_next_jobs"
             | "batch_complete_jobs"
             | "report_and_claim",
         ]
-        | ["claim_jobs_based_on_resources", _] => Err(Fault::method_not_allowed("POST")),
-        _ => Err(Fault::no_route()),
+        | ["claim_jobs_based_on_resources", _]
+        | ["actions", _, "claim"] => Err(Fault::method_not_allowed("POST")),
+        ["actions"] => Err(Fault::method_not_allowed("GET,HEAD,POST")),
+        ["actions", _] => Err(Fault::method_not_allowed("DELETE,PUT")),
+        _ => Err(later::refuse(method, segments)),
     }
 }
 
@@ -332,7 +409,7 @@ fn version() -> VersionResponse {
 }
 
 /// What an answer of another kind than a command's means: the engine broke its word.
-fn unexpected(answer: &forebay_domain::command::Answer) -> Fault {
+pub(crate) fn unexpected(answer: &forebay_domain::command::Answer) -> Fault {
     tracing::error!(?answer, "the engine gave an answer of another kind");
     Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")
 }

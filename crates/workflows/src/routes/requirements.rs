@@ -15,7 +15,7 @@ use crate::job::model_of;
 use crate::list;
 use crate::routes::catalog::{self, Keep, Resource, deleted, one};
 use crate::routes::unexpected;
-use crate::routes::workflows::record_action;
+use crate::routes::workflows::{user_action, with};
 use crate::{Door, Unseen, rows};
 
 pub(super) const REQUIREMENTS: Resource =
@@ -90,18 +90,6 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let needs = needs_of(&model)?;
     let row = catalog::existing(door, &REQUIREMENTS, id).await?;
     let workflow = rows::int(&row, Table::Requirement, "workflow_id");
-    let command = Command::UpdateRequirement {
-        workflow: WorkflowId(workflow),
-        id: RequirementId(id),
-        set: rows::changes(Table::Requirement, &model)?,
-        needs,
-    };
-    let row = match door.engine().call(command).await? {
-        Answer::Outcome(StatementOutcome::Row(Some(row))) => row,
-        Answer::Outcome(StatementOutcome::Row(None)) => return Err(Fault::not_found(REQUIREMENTS.noun, id)),
-        Answer::Outcome(StatementOutcome::Refused(why)) => return Err(Fault::unprocessable(why)),
-        other => return Err(unexpected(&other)),
-    };
     let said = json!({
         "resource_requirements_id": id,
         "name": model.name,
@@ -111,7 +99,20 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
         "memory": model.memory,
         "runtime": model.runtime,
     });
-    record_action(door, workflow, "update_resource_requirements", said).await;
+    let said = user_action(door, workflow, "update_resource_requirements", said)?;
+    let command = Command::UpdateRequirement {
+        workflow: WorkflowId(workflow),
+        id: RequirementId(id),
+        set: rows::changes(Table::Requirement, &model)?,
+        needs,
+    };
+    let command = with(vec![said], command);
+    let row = match door.engine().call(command).await? {
+        Answer::Outcome(StatementOutcome::Row(Some(row))) => row,
+        Answer::Outcome(StatementOutcome::Row(None)) => return Err(Fault::not_found(REQUIREMENTS.noun, id)),
+        Answer::Outcome(StatementOutcome::Refused(why)) => return Err(Fault::unprocessable(why)),
+        other => return Err(unexpected(&other)),
+    };
     Ok(one(Table::Requirement, &row))
 }
 

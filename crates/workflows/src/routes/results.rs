@@ -1,4 +1,4 @@
-//! Results: how attempts ended. They are written by reports alone.
+//! Results: how attempts ended. Reports write them; a client that brings its own may too.
 
 use std::collections::HashMap;
 
@@ -6,13 +6,16 @@ use forebay_domain::catalog::{Row, Table};
 use forebay_domain::command::Scope;
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::port::Reader;
+use forebay_wire::ResultModel;
 
 use crate::fault::Fault;
 use crate::http::{self, Call, Reply};
 use crate::list::{self, Envelope, Part};
-use crate::routes::catalog::exists;
+use crate::routes::catalog::{self, Resource, exists, insert};
 use crate::rows::{self, write_text};
 use crate::{Door, Unseen};
+
+pub(super) const RESULTS: Resource = Resource { table: Table::Result, noun: "Result", contains: &[] };
 
 pub(super) async fn get(door: &Door, id: i64) -> Reply {
     // Whose result it is, is known when it is read.
@@ -44,6 +47,31 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
         Ok(envelope.close(part, total))
     })
     .await
+}
+
+/// The latest of its job from now on.
+pub(super) async fn create(door: &Door, call: &Call<'_>) -> Reply {
+    let mut result: ResultModel = call.json()?;
+    result.attempt_id.get_or_insert(1);
+    let workflow = result.workflow_id;
+    let id = insert(door, Table::Result, workflow, std::slice::from_ref(&result)).await?;
+    get(door, id).await
+}
+
+/// torc's fields; the rest stays.
+pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
+    const UPDATED: [&str; 5] = ["run_id", "return_code", "exec_time_minutes", "completion_time", "status"];
+    let result: ResultModel = call.json()?;
+    let mut set = rows::changes(Table::Result, &result)?;
+    set.retain(|(place, _)| UPDATED.contains(&Table::Result.columns()[*place].name));
+    catalog::set(door, &RESULTS, id, set).await?;
+    get(door, id).await
+}
+
+pub(super) async fn delete(door: &Door, id: i64) -> Reply {
+    let whole = get(door, id).await?;
+    catalog::delete(door, &RESULTS, id).await?;
+    Ok(whole)
 }
 
 fn names_of(reader: &mut dyn Reader, page: &[Row]) -> Result<HashMap<JobId, Box<str>>, Unseen> {

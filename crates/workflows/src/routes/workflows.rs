@@ -9,22 +9,27 @@ use forebay_domain::ids::WorkflowId;
 use forebay_domain::port::Reader;
 use forebay_wire::{
     ActiveTaskResponse, ArchiveWorkflowRequest, EventModel, JobStatus, MessageResponse, ResetJobStatusResponse,
-    ResourceRequirementsModel, WorkflowModel,
+    ResourceRequirementsModel, TaskModel, WorkflowModel,
 };
+use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value as Json, json};
 
 use crate::Door;
+use crate::events::{Severity, stream};
 use crate::fault::Fault;
 use crate::http::{self, Body, Call, Reply};
 use crate::job::rfc3339_z;
 use crate::list::{self, Envelope, Part};
-use crate::routes::catalog::{add_event, exists};
+use crate::routes::catalog::exists;
 use crate::routes::jobs::check_env;
 use crate::routes::requirements::{DEFAULT, needs_of};
-use crate::routes::unexpected;
+use crate::routes::{actions, changed, unexpected};
 use crate::rows::{self, write_int};
-use crate::tasks::Begun;
+use crate::tasks::{self, Begun};
+
+/// Who does what is asked for without a name.
+const USER: &str = "anonymous";
 
 /// Fields of torc's update; all others of the model are fixed at the creation or change otherwise.
 const UPDATED: [&str; 14] = [
@@ -212,43 +217,41 @@ async fn done(door: &Door, command: Command) -> Result<(), Fault> {
 }
 
 pub(super) async fn cancel(door: &Door, id: i64) -> Reply {
-    done(door, Command::CancelWorkflow(WorkflowId(id))).await?;
-    let (row, hot) = look_at(door, id).await?;
-    let event = json!({
+    let (_, hot) = look_at(door, id).await?;
+    let said = json!({
         "category": "workflow_canceled",
         "message": format!("Workflow {id} (run_id={}) was canceled", hot.run),
         "workflow_id": id,
         "run_id": hot.run,
     });
-    record(door, id, event).await;
-    Ok(one(&row, &hot))
+    done(door, with(vec![event(door, id, said)?], Command::CancelWorkflow(WorkflowId(id)))).await?;
+    get(door, id).await
 }
 
 pub(super) async fn archive(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let archived = call.json::<ArchiveWorkflowRequest>()?.is_archived;
-    done(door, Command::ArchiveWorkflow { workflow: WorkflowId(id), archived }).await?;
-    record_action(door, id, "archive_workflow", json!({"workflow_id": id, "is_archived": archived})).await;
+    let said = user_action(door, id, "archive_workflow", json!({"workflow_id": id, "is_archived": archived}))?;
+    done(door, with(vec![said], Command::ArchiveWorkflow { workflow: WorkflowId(id), archived })).await?;
     get(door, id).await
 }
 
 pub(super) async fn reset_status(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let force = call.params().flag("force")?;
-    match door.engine().call(Command::NewRun { workflow: WorkflowId(id), force }).await? {
-        Answer::Count(_) => {}
-        other => return Err(unexpected(&other)),
+    let said = user_action(door, id, "reset_workflow_status", json!({"workflow_id": id, "force": force}))?;
+    match door.engine().call(with(vec![said], Command::NewRun { workflow: WorkflowId(id), force })).await? {
+        Answer::Count(_) => get(door, id).await,
+        other => Err(unexpected(&other)),
     }
-    record_action(door, id, "reset_workflow_status", json!({"workflow_id": id, "force": force})).await;
-    get(door, id).await
 }
 
 pub(super) async fn reset_job_status(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let failed_only = call.params().flag("failed_only")?;
-    let updated_count = match door.engine().call(Command::ResetJobs { workflow: WorkflowId(id), failed_only }).await? {
+    let said = user_action(door, id, "reset_job_status", json!({"workflow_id": id, "failed_only": failed_only}))?;
+    let command = with(vec![said], Command::ResetJobs { workflow: WorkflowId(id), failed_only });
+    let updated_count = match door.engine().call(command).await? {
         Answer::Count(count) => count,
         other => return Err(unexpected(&other)),
     };
-    let said = json!({"workflow_id": id, "failed_only": failed_only, "updated_count": updated_count});
-    record_action(door, id, "reset_job_status", said).await;
     Ok(http::ok_json(&ResetJobStatusResponse {
         workflow_id: id,
         updated_count,
@@ -265,26 +268,23 @@ pub(super) async fn initialize_jobs(door: &Door, id: i64, call: &Call<'_>) -> Re
     // torc takes it and does nothing with it.
     params.flag("clear_ephemeral_user_data")?;
     if !params.flag("async")? {
-        initialize(door, id, only_drafts).await?;
+        initialize(door, id, only_drafts, None).await?;
         return Ok(http::ok_json(&MessageResponse { message: "Initialized job status".to_owned() }));
     }
     door.look(move |reader| exists(reader, id)).await?;
-    let task = match door.tasks().begin(door.engine().now(), id, only_drafts) {
+    let task = match tasks::begin(door, id, only_drafts).await? {
         Begun::New(task) => {
-            let (own, task_id) = (door.clone(), task.id);
-            let mut running = tokio::spawn(async move {
-                let error = initialize(&own, id, only_drafts).await.err().map(|fault| fault.message().to_owned());
-                own.tasks().end(own.engine().now(), task_id, error);
-            });
+            let mut running = tokio::spawn(carry_out(door.clone(), task.clone(), only_drafts));
             let wait = Duration::from_millis(door.options().task_wait_ms);
             match tokio::time::timeout(wait, &mut running).await {
-                Ok(Ok(())) | Err(_) => {}
+                Ok(Ok(())) => stored_task(door, task.id).await?,
                 Ok(Err(panic)) => {
                     tracing::error!(%panic, "a task panicked");
-                    door.tasks().end(door.engine().now(), task_id, Some("the task panicked".to_owned()));
+                    door.tasks().end(id);
+                    return Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the task panicked"));
                 }
+                Err(_) => task,
             }
-            door.tasks().get(task_id).unwrap_or(task)
         }
         Begun::Running(task) => task,
         Begun::Conflict(task) => {
@@ -300,13 +300,57 @@ pub(super) async fn initialize_jobs(door: &Door, id: i64, call: &Call<'_>) -> Re
     Ok(http::respond(StatusCode::ACCEPTED, http::to_json(&task).into()))
 }
 
-async fn initialize(door: &Door, id: i64, only_drafts: bool) -> Result<(), Fault> {
-    done(door, Command::Initialize { workflow: WorkflowId(id), only_drafts }).await
+/// Does what a task is for, and stores what became of it.
+async fn carry_out(door: Door, task: TaskModel, only_drafts: bool) {
+    let done = initialize(&door, task.workflow_id, only_drafts, Some(task.id)).await;
+    let error = done.err().map(|fault| fault.message().to_owned());
+    if let Some(error) = &error
+        && let Err(fault) = tasks::fail(&door, task.id, error).await
+    {
+        tracing::warn!(task = task.id, why = fault.message(), "the end of a task could not be stored");
+    }
+    door.tasks().end(task.workflow_id);
+    let (status, severity) = if error.is_none() { ("succeeded", Severity::Info) } else { ("failed", Severity::Error) };
+    let mut said = json!({
+        "category": "tasks",
+        "type": "task_completed",
+        "task_id": task.id,
+        "operation": task.operation,
+        "status": status,
+        "user": USER,
+        "message": format!("task {} {status}", task.id),
+    });
+    if let Some(error) = error {
+        said["error"] = json!(error);
+    }
+    door.hub().tell(door.engine().now(), task.workflow_id, "task_completed", severity, said);
 }
 
-pub(super) fn task(door: &Door, id: i64) -> Reply {
-    let task = door.tasks().get(id).ok_or_else(|| Fault::not_found("Task", id))?;
-    Ok(http::ok_json(&task))
+/// Initializes; a task that it is done for ends with it.
+async fn initialize(door: &Door, id: i64, only_drafts: bool, task: Option<i64>) -> Result<(), Fault> {
+    let mut statements = door.look(move |reader| changed::forget(reader, id)).await?;
+    statements.extend(task.map(|task| tasks::ended(door, task, None)));
+    done(door, with(statements, Command::Initialize { workflow: WorkflowId(id), only_drafts })).await?;
+    actions::rearm(door, id, only_drafts).await?;
+    // torc has the two words the other way round than they read.
+    let kind = if only_drafts { "workflow_started" } else { "workflow_reinitialized" };
+    let said = json!({
+        "category": "workflow",
+        "type": kind,
+        "user": USER,
+        "message": format!("{} workflow {id}", kind.replace('_', " ")),
+    });
+    door.hub().tell(door.engine().now(), id, kind, Severity::Info, said);
+    Ok(())
+}
+
+pub(super) async fn task(door: &Door, id: i64) -> Reply {
+    Ok(http::ok_json(&stored_task(door, id).await?))
+}
+
+async fn stored_task(door: &Door, id: i64) -> Result<TaskModel, Fault> {
+    let row = door.look(move |reader| Ok(reader.get(Table::Task, id)?)).await?;
+    Ok(door.tasks().model(&row.ok_or_else(|| Fault::not_found("Task", id))?))
 }
 
 pub(super) async fn active_task(door: &Door, id: i64) -> Reply {
@@ -314,18 +358,34 @@ pub(super) async fn active_task(door: &Door, id: i64) -> Reply {
     Ok(http::ok_json(&ActiveTaskResponse { task: door.tasks().active(id) }))
 }
 
-/// Writes down what a user did, as torc does. That it cannot be written down is not what the user
-/// asked about: it is logged.
-pub(super) async fn record_action(door: &Door, workflow: i64, action: &str, mut said: Json) {
-    said["category"] = json!("user_action");
-    said["action"] = json!(action);
-    said["user"] = json!("anonymous");
-    record(door, workflow, said).await;
+/// The stream of what happens in a workflow. Ours: it says that it is alive, and goes on after the
+/// event that `Last-Event-ID` names.
+pub(super) async fn events(door: &Door, id: i64, call: &Call<'_>) -> Reply {
+    door.look(move |reader| exists(reader, id)).await?;
+    let least = Severity::of(call.params().text("level"));
+    let last = call.headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let mut response = http::bare(StatusCode::OK, Body::streaming(stream(door, id, least, last)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
 }
 
-pub(super) async fn record(door: &Door, workflow: i64, data: Json) {
+/// The command with what is written down in its batch.
+pub(super) fn with(statements: Vec<Statement>, command: Command) -> Command {
+    Command::With { statements, command: Box::new(command) }
+}
+
+/// Writes down what a user did, as torc does.
+pub(super) fn user_action(door: &Door, workflow: i64, action: &str, mut said: Json) -> Result<Statement, Fault> {
+    said["category"] = json!("user_action");
+    said["action"] = json!(action);
+    said["user"] = json!(USER);
+    event(door, workflow, said)
+}
+
+pub(super) fn event(door: &Door, workflow: i64, data: Json) -> Result<Statement, Fault> {
     let event = EventModel { id: None, workflow_id: workflow, timestamp: door.engine().now().0, data };
-    if let Err(fault) = add_event(door, &event).await {
-        tracing::warn!(workflow, why = fault.message(), "an event could not be written down");
-    }
+    Ok(Statement::Insert { table: Table::Event, rows: vec![rows::to_row(Table::Event, &event)?] })
 }
