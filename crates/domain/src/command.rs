@@ -81,6 +81,7 @@ pub struct NewWorkflow {
 /// What is to change of a job: absent, it stays.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct JobChange {
+    /// Only together with the payload.
     pub name: Option<Box<str>>,
     pub payload: Option<Payload>,
     pub requirement: Option<RequirementId>,

@@ -29,7 +29,7 @@ impl Machine {
     }
 
     /// All or nothing, as a creation is.
-    pub(super) fn spawn_jobs(&mut self, parent: JobId, jobs: &mut Vec<NewJob>) -> Step {
+    pub(super) fn spawn_jobs(&mut self, parent: JobId, jobs: &[NewJob]) -> Step {
         let id = self.spawning(parent)?;
         self.check_jobs(id, jobs)?;
         let mut prerequisites: Vec<JobId> =

@@ -181,6 +181,22 @@ impl Operation {
         self
     }
 
+    /// A list without an envelope.
+    pub fn gives_list<T: ToSchema>(mut self) -> Operation {
+        let Shape { schema, named, content_type } = Shape::of::<T>();
+        let list = ArrayBuilder::new().items(schema).build();
+        self.answers.push((200, Shape { schema: RefOr::T(Schema::Array(list)), named, content_type }));
+        self
+    }
+
+    /// Server-sent events, as long as somebody listens.
+    pub fn streams(mut self) -> Operation {
+        let text = ObjectBuilder::new().schema_type(Type::String).build();
+        let schema = RefOr::T(Schema::Object(text));
+        self.answers.push((200, Shape { schema, named: Vec::new(), content_type: "text/event-stream" }));
+        self
+    }
+
     /// It may not go together with what goes on.
     pub fn conflicts(mut self) -> Operation {
         self.conflicts = true;

@@ -13,7 +13,7 @@ use super::operation::{Operation, delete, get, post, put};
 const ANY: super::operation::Kind = Count(i64::MAX);
 
 pub(super) fn operations() -> Vec<Operation> {
-    let groups: [(&str, Vec<Operation>); 11] = [
+    let groups: [(&str, Vec<Operation>); 12] = [
         ("workflows", workflows()),
         ("workflows", initialization()),
         ("jobs", jobs()),
@@ -23,6 +23,7 @@ pub(super) fn operations() -> Vec<Operation> {
         ("compute_nodes", compute_nodes()),
         ("resource_requirements", requirements()),
         ("schedulers", schedulers()),
+        ("workflow_actions", actions()),
         ("events", events_and_handlers()),
         ("system", system()),
     ];
@@ -68,6 +69,19 @@ fn workflows() -> Vec<Operation> {
         )
         .paged()
         .gives_page::<JobUserDataRelationshipModel>("ListJobUserDataRelationshipsResponse"),
+        get("/workflows/{id}/running_jobs", "get_running_jobs", "Which of its jobs run where")
+            .paged()
+            .gives_page::<RunningJobModel>("RunningJobsResponse"),
+        get(
+            "/workflows/{id}/slurm_job_correlations",
+            "get_slurm_job_correlations",
+            "Which jobs ran in which of Slurm's",
+        )
+        .paged()
+        .gives_page::<SlurmJobCorrelationModel>("SlurmJobCorrelationsResponse"),
+        get("/workflows/{id}/events/stream", "stream_workflow_events", "What happens, as it happens")
+            .takes(Text, &["level"])
+            .streams(),
         get("/workflows/{id}/failure_handlers", "list_failure_handlers", "Its failure handlers")
             .filters(Table::Handler)
             .paged()
@@ -88,6 +102,13 @@ fn initialization() -> Vec<Operation> {
         post("/workflows/{id}/reset_job_status", "reset_job_status", "Takes jobs back to before their beginning")
             .takes(Flag, &["failed_only"])
             .gives::<ResetJobStatusResponse>(),
+        post(
+            "/workflows/{id}/process_changed_job_inputs",
+            "process_changed_job_inputs",
+            "Takes jobs whose inputs have changed back to before their beginning",
+        )
+        .takes(Flag, &["dry_run"])
+        .gives::<ProcessChangedJobInputsResponse>(),
         get("/workflows/{id}/required_existing_files", "list_required_existing_files", "Files that must be there")
             .gives::<ListRequiredExistingFilesResponse>(),
         get("/workflows/{id}/missing_user_data", "list_missing_user_data", "User data that must have a value")
@@ -124,7 +145,17 @@ fn jobs() -> Vec<Operation> {
             .takes(Flag, &["all_runs"])
             .paged()
             .gives_page::<ResultModel>("ListResultsResponse"),
+        post("/results", "create_result", "The latest of its job from now on")
+            .body::<ResultModel>()
+            .gives::<ResultModel>(),
+        delete("/results", "delete_results", "Deletes those of a workflow")
+            .needs(Int, "workflow_id")
+            .gives::<DeleteCountResponse>(),
         get("/results/{id}", "get_result", "How an attempt ended").gives::<ResultModel>(),
+        put("/results/{id}", "update_result", "Changes how an attempt ended")
+            .body::<ResultModel>()
+            .gives::<ResultModel>(),
+        delete("/results/{id}", "delete_result", "Deletes one").gives::<ResultModel>(),
     ]
 }
 
@@ -156,6 +187,9 @@ fn running() -> Vec<Operation> {
             .ours()
             .body::<ReportAndClaimRequest>()
             .gives::<ReportAndClaimResponse>(),
+        post("/jobs/{id}/spawn_jobs", "spawn_jobs", "A running job brings forth others, which wait for its end")
+            .body::<SpawnJobsRequest>()
+            .gives::<SpawnJobsResponse>(),
         post("/jobs/{id}/retry/{run_id}", "retry_job", "A new attempt, if there were fewer than so many")
             .needs(Int, "max_retries")
             .takes_ours(ANY, &["delay_ms"])
@@ -259,7 +293,7 @@ fn requirements() -> Vec<Operation> {
 }
 
 fn schedulers() -> Vec<Operation> {
-    let ids = [
+    let slurm = [
         "list_slurm_schedulers",
         "create_slurm_scheduler",
         "delete_slurm_schedulers",
@@ -267,8 +301,52 @@ fn schedulers() -> Vec<Operation> {
         "update_slurm_scheduler",
         "delete_slurm_scheduler",
     ];
+    let local = [
+        "list_local_schedulers",
+        "create_local_scheduler",
+        "delete_local_schedulers",
+        "get_local_scheduler",
+        "update_local_scheduler",
+        "delete_local_scheduler",
+    ];
+    let scheduled = [
+        "list_scheduled_compute_nodes",
+        "create_scheduled_compute_node",
+        "delete_scheduled_compute_nodes",
+        "get_scheduled_compute_node",
+        "update_scheduled_compute_node",
+        "delete_scheduled_compute_node",
+    ];
     let paths = ["/slurm_schedulers", "/slurm_schedulers/{id}"];
-    table::<SlurmSchedulerModel>(paths, Table::SlurmScheduler, "ListSlurmSchedulersResponse", ids)
+    let mut all = table::<SlurmSchedulerModel>(paths, Table::SlurmScheduler, "ListSlurmSchedulersResponse", slurm);
+    let paths = ["/local_schedulers", "/local_schedulers/{id}"];
+    all.extend(table::<LocalSchedulerModel>(paths, Table::LocalScheduler, "ListLocalSchedulersResponse", local));
+    let (paths, page) =
+        (["/scheduled_compute_nodes", "/scheduled_compute_nodes/{id}"], "ListScheduledComputeNodesResponse");
+    all.extend(table::<ScheduledComputeNodesModel>(paths, Table::ScheduledNode, page, scheduled));
+    all
+}
+
+fn actions() -> Vec<Operation> {
+    vec![
+        get("/workflows/{id}/actions", "get_workflow_actions", "What is to be done at triggers")
+            .gives_list::<WorkflowActionModel>(),
+        post("/workflows/{id}/actions", "create_workflow_action", "Creates one")
+            .body::<WorkflowActionModel>()
+            .gives::<WorkflowActionModel>(),
+        get("/workflows/{id}/actions/pending", "get_pending_actions", "Those that somebody is to carry out now")
+            .takes(Text, &["trigger_type"])
+            .gives_list::<WorkflowActionModel>(),
+        put("/workflows/{id}/actions/{action_id}", "update_workflow_action", "Changes its configuration")
+            .body::<Value>()
+            .gives::<WorkflowActionModel>(),
+        delete("/workflows/{id}/actions/{action_id}", "delete_workflow_action", "Deletes one")
+            .gives::<MessageResponse>(),
+        post("/workflows/{id}/actions/{action_id}/claim", "claim_action", "One claimant is to carry it out")
+            .body::<ClaimActionRequest>()
+            .gives::<ClaimActionResponse>()
+            .conflicts(),
+    ]
 }
 
 fn events_and_handlers() -> Vec<Operation> {

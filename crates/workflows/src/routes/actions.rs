@@ -4,7 +4,7 @@
 
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, Table, Value};
-use forebay_domain::command::{Answer, Command};
+use forebay_domain::command::{Answer, Command, Scope};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::port::{Read, Reader, Rows};
 use forebay_domain::state::JobState;
@@ -106,7 +106,7 @@ pub(super) async fn pending(door: &Door, workflow: i64, call: &Call<'_>) -> Repl
 }
 
 async fn answer(door: &Door, workflow: i64, wanted: impl Fn(&Row) -> bool + Send + 'static) -> Reply {
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         let missing = || Fault::not_found("Workflow", workflow);
         let hot = reader.workflow(WorkflowId(workflow))?.ok_or_else(missing)?;
         let mut out = b"[".to_vec();
@@ -239,7 +239,7 @@ async fn of_workflow(door: &Door, workflow: i64, id: i64) -> Result<Row, Fault> 
 /// The workflow was initialized: what will happen again is to be done again. After a partial one
 /// (`only_drafts`) the workflow does not start again, nor do jobs that have all ended.
 pub(super) async fn rearm(door: &Door, workflow: i64, only_drafts: bool) -> Result<(), Fault> {
-    let statements = door.look(move |reader| {
+    let statements = door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         let mut actions = Vec::new();
         list::each_row(reader, Table::Action, workflow, |row| actions.push(row))?;
         actions.iter().map(|row| rearmed(reader, row, only_drafts)).collect::<Result<Vec<Statement>, Unseen>>()

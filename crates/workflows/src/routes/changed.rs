@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use forebay_domain::catalog::{Match, Paging, Query, Row, Statement, Table, Value};
-use forebay_domain::command::{Answer, Command};
+use forebay_domain::command::{Answer, Command, Scope};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::{Read, Reader, Rows};
@@ -72,7 +72,8 @@ pub(super) fn forget(reader: &mut dyn Reader, workflow: i64) -> Result<Vec<State
 /// Jobs that read user data whose data is another one now go back, unless it is a dry run.
 pub(super) async fn process(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
     let dry_run = call.params().flag("dry_run")?;
-    let (run, jobs) = door.look(move |reader| changed(reader, workflow)).await?;
+    let (run, jobs) =
+        door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| changed(reader, workflow)).await?;
     if !dry_run && !jobs.is_empty() {
         let said = user_action(
             door,

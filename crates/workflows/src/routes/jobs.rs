@@ -403,7 +403,7 @@ fn restricted_changes(
 
 fn change(body: JobModel, mut held: JobModel, draft_only: bool) -> JobChange {
     let change = JobChange {
-        name: (body.name != held.name).then(|| body.name.as_str().into()),
+        name: Some(body.name.as_str().into()),
         payload: None,
         requirement: body.resource_requirements_id.map(RequirementId),
         labels: body.labels.as_ref().map(|labels| labels_of(Some(labels))),

@@ -355,6 +355,7 @@ async fn of_workflow(
         ["actions"] if get => actions::list(door, id).await,
         ["actions"] if post => actions::create(door, id, call).await,
         ["actions", "pending"] if get => actions::pending(door, id, call).await,
+        ["actions", "pending"] => Err(Fault::method_not_allowed("GET,HEAD")),
         ["actions", action] if put => actions::update(door, id, path_id(action)?, call).await,
         ["actions", action] if method == Method::DELETE => actions::delete(door, id, path_id(action)?).await,
         ["actions", action, "claim"] if post => actions::claim(door, id, path_id(action)?, call).await,
@@ -379,8 +380,7 @@ async fn of_workflow(
             | "running_jobs"
             | "slurm_job_correlations",
         ]
-        | ["events", "stream"]
-        | ["actions", "pending"] => Err(Fault::method_not_allowed("GET,HEAD")),
+        | ["events", "stream"] => Err(Fault::method_not_allowed("GET,HEAD")),
         ["cancel"] => Err(Fault::method_not_allowed("PUT")),
         [
             "archive"

@@ -1,8 +1,10 @@
 //! Which jobs run where.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use forebay_domain::catalog::{Match, Paging, Query, Row, Table, Value};
+use forebay_domain::command::Scope;
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::port::{JobQuery, JobSort, Reader};
 use forebay_domain::state::JobState;
@@ -20,7 +22,7 @@ const STEP: u64 = 10_000;
 
 pub(super) async fn jobs(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
     let part = Part::of(&call.params())?;
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         exists(reader, workflow)?;
         let (views, total) = reader.jobs(&JobQuery {
             workflow: WorkflowId(workflow),
@@ -40,11 +42,12 @@ pub(super) async fn jobs(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
         let mut envelope = Envelope::new();
         for view in views {
             let id = view.row.node.map_or(0, |node| node.0);
-            if !nodes.contains_key(&id) {
-                nodes.insert(id, reader.get(Table::Node, id)?);
-            }
+            let node = match nodes.entry(id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(reader.get(Table::Node, id)?),
+            };
             // A node that was deleted has left no name.
-            let Some(Some(node)) = nodes.get(&id) else { continue };
+            let Some(node) = node else { continue };
             let text = |column| rows::text(node, Table::Node, column).unwrap_or_default().to_owned();
             let model = RunningJobModel {
                 job_id: view.row.id.0,
@@ -77,7 +80,7 @@ fn scheduler_job(reader: &mut dyn Reader, node: &Row) -> Result<Option<i64>, Uns
 /// Which jobs ran in which of Slurm's.
 pub(super) async fn in_slurm(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
     let part = Part::of(&call.params())?;
-    door.look(move |reader| {
+    door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         exists(reader, workflow)?;
         let mut nodes = Vec::new();
         list::each_row(reader, Table::Node, workflow, |row| {

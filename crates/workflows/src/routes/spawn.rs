@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use forebay_domain::catalog::{Match, Paging, Query, Row, Statement, Table, Value};
-use forebay_domain::command::{Answer, Command, Rejection};
+use forebay_domain::command::{Answer, Command, Rejection, Scope};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::NewJob;
 use forebay_domain::port::{JobQuery, JobSort, Reader};
@@ -40,7 +40,7 @@ pub(super) async fn spawn_jobs(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let SpawnJobsRequest { lineage, jobs, state } = request;
     let looked = {
         let (lineage, jobs) = (lineage.clone(), jobs.clone());
-        door.look(move |reader| look(reader, id, lineage, &jobs)).await?
+        door.look_of(Scope::Job(JobId(id)), move |reader| look(reader, id, lineage, &jobs)).await?
     };
     let Looked { workflow, lineage, known, generation, iterations_max, env, requirements, last } = looked;
     let present = jobs.iter().filter(|job| known.contains_key(&job.name)).count();

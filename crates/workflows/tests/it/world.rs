@@ -81,6 +81,13 @@ impl World {
         Answered { status: head.status.as_u16(), headers: head.headers, bytes }
     }
 
+    /// An answer whose body goes on.
+    pub async fn stream(&self, path: &str, headers: HeaderMap) -> hyper::Response<hyper::body::Incoming> {
+        let mut request = Request::builder().uri(format!("http://{}{BASE}{path}", self.server.address()));
+        *request.headers_mut().expect("the URI is one") = headers;
+        self.client.request(request.body(Full::default()).expect("a request")).await.expect("an answer")
+    }
+
     pub async fn get(&self, path: &str) -> Value {
         self.ok(Method::GET, path, None).await
     }
