@@ -85,6 +85,18 @@ enum Work {
     Resume(WorkflowId),
 }
 
+impl Work {
+    /// What it makes ready may be claimed, but whoever claims it hears so only once that is committed:
+    /// nobody has told of it before. Not so of what runners report, or what comes due.
+    fn rearms(&self) -> bool {
+        match self {
+            Work::Command(_, Command::Start { .. } | Command::Claim(_) | Command::Report(_)) => false,
+            Work::Command(..) | Work::Resume(_) => true,
+            Work::Due(_) | Work::GiveBack(_) => false,
+        }
+    }
+}
+
 /// Why work cannot be done now.
 enum Stop {
     Rejected(Rejection),
@@ -183,6 +195,8 @@ pub struct Machine {
     marches: VecDeque<(WorkflowId, marches::Bulk)>,
     /// The last batch that has a part of one.
     marched: Lsn,
+    /// The work that is being done re-arms what it changes.
+    arming: bool,
     /// Bytes reserved for graphs by all workflows, in memory or not.
     graph_bytes: i64,
     parked: usize,
@@ -269,6 +283,7 @@ impl Machine {
             job_reads: Map::default(),
             marches: VecDeque::new(),
             marched: recovered.lsn,
+            arming: false,
             graph_bytes: recovered.graph_bytes,
             parked: 0,
             next_read: 1,
@@ -404,12 +419,14 @@ impl Machine {
 
     /// Does work as far as it can be done now.
     fn run(&mut self, now: Timestamp, mut work: Work) {
+        self.arming = work.rearms();
         let step = match &mut work {
             Work::Command(ticket, command) => self.command(now, *ticket, command),
             Work::Due(job) => self.due(now, *job),
             Work::GiveBack(rows) => self.take_back(rows),
             Work::Resume(id) => self.resume(now, *id),
         };
+        self.arming = false;
         self.conclude(step, work);
     }
 
@@ -619,7 +636,7 @@ impl Machine {
         row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
         edit(&mut row);
         self.put(row);
-        if event.rearms() {
+        if self.arming || event.rearms() {
             let armed = self.open.lsn();
             self.slots.get_mut(&id).expect("looked up above").armed = armed;
         }

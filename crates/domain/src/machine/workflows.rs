@@ -107,7 +107,9 @@ impl Machine {
             self.run(now, work);
             return waiting.into_iter().for_each(|work| self.run(now, work));
         }
+        self.arming = work.rearms();
         let step = self.change(now, id, aim, plan);
+        self.arming = false;
         let marches = matches!(step, Err(Stop::March));
         self.conclude(step, work);
         if !marches {

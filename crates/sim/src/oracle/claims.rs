@@ -172,7 +172,9 @@ impl Oracle {
         let told = match (answer, &claiming.outcomes) {
             (Answer::Claimed(claimed), None) => Some(claimed),
             (Answer::Reported { outcomes, claimed: Some(claimed), is_complete, is_canceled }, Some(expected))
-                if outcomes == expected && *is_complete == decided.complete && *is_canceled == decided.canceled =>
+                if self.same_outcomes(outcomes, expected)
+                    && *is_complete == decided.complete
+                    && *is_canceled == decided.canceled =>
             {
                 Some(claimed)
             }
@@ -180,7 +182,8 @@ impl Oracle {
         };
         // Jobs that were deleted while their payloads were read may be left out.
         let is_told = |job| told.is_some_and(|told| told.jobs.iter().any(|(row, _)| row.id == job));
-        let expected = decided.jobs.iter().filter(|row| self.of_job.contains_key(&row.id) || is_told(row.id));
+        let is_there = |job| self.of_job.contains_key(&job) && !self.marched.contains(&job);
+        let expected = decided.jobs.iter().filter(|row| is_there(row.id) || is_told(row.id));
         let expected: Vec<&JobRow> = expected.collect();
         let fits = told.is_some_and(|told| {
             let had = |job, payload| self.job(job).is_none_or(|job| job.payloads.contains(payload));
