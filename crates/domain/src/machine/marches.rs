@@ -45,6 +45,14 @@ struct AtEnd {
     answer: Answer,
 }
 
+impl AtEnd {
+    /// Whether lanes lose or gain jobs by it: new drafts are in none.
+    fn touches_lanes(&self) -> bool {
+        let (born, created) = self.created;
+        created == 0 || born != JobState::Draft
+    }
+}
+
 impl Bulk {
     fn new(kind: March, answer: Answer) -> Bulk {
         let at_end = AtEnd { graph: None, has_edges: None, created: (JobState::Draft, 0), uncounted: false, answer };
@@ -117,8 +125,10 @@ impl Machine {
         }
         let workflow = self.dirty(id);
         workflow.frozen.get_or_insert_default();
-        // Windows show nothing of what is half done.
-        self.reload_lanes(id);
+        if bulk.at_end.touches_lanes() {
+            // Windows show nothing of what is half done.
+            self.reload_lanes(id);
+        }
         self.marches.push_back((id, bulk));
         Err(Stop::March)
     }
@@ -186,7 +196,9 @@ impl Machine {
     }
 
     fn end(&mut self, id: WorkflowId, at_end: AtEnd) -> Answer {
-        self.reload_lanes(id);
+        if at_end.touches_lanes() {
+            self.reload_lanes(id);
+        }
         let lsn = self.open.lsn();
         let workflow = self.dirty(id);
         workflow.row.march = None;
