@@ -90,6 +90,6 @@ fn a_page_that_knows_nothing_of_recent_changes_is_noticed() {
 
 #[test]
 fn a_timer_that_is_lost_behind_the_window_is_noticed() {
-    let what = differs(Sabotage::LostTimers, 200);
+    let what = differs(Sabotage::LostTimers, 3000);
     assert!(what.contains("is due at") || what.contains("nothing more goes on"), "{what}");
 }
