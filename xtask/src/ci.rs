@@ -25,6 +25,8 @@ pub fn run() -> anyhow::Result<()> {
     cargo(&["test", "--workspace", "--all-targets", "--locked"])?;
     cargo(&["test", "--workspace", "--doc", "--locked"])?;
     python()?;
+    // The rest of it builds torc's command line: `cargo xtask compat`.
+    crate::compat::run(crate::compat::Part::Client)?;
     crate::sim::run("0..30000")?;
     crate::crash::run(4, 1, crate::server::Profile::Dev)?;
     crate::schema::run(2, 1, crate::server::Profile::Dev)?;

@@ -3,6 +3,7 @@
 mod arrows;
 mod bench;
 mod ci;
+mod compat;
 mod crash;
 mod http;
 mod schema;
@@ -22,6 +23,12 @@ struct Args {
 enum Command {
     /// Format, clippy, all tests, the borders between crates, a short simulation, a few kills.
     Ci,
+    /// torc's own command line and Python client against our server.
+    Compat {
+        /// `client` needs no build of torc.
+        #[arg(long, value_enum, default_value = "all")]
+        part: compat::Part,
+    },
     /// Simulated histories by seed, e.g. `cargo xtask sim 0..1000000`.
     Sim {
         /// From (with) .. to (without).
@@ -69,6 +76,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ci => ci::run(),
+        Command::Compat { part } => compat::run(part),
         Command::Sim { seeds } => sim::run(&seeds),
         Command::Crash { kills, seed } => crash::run(kills, seed, server::Profile::Release),
         Command::PowerCuts { cuts, seed } => crash::power_cuts(cuts, seed),

@@ -50,6 +50,13 @@ impl Server {
         Server::listen(command)
     }
 
+    /// torc-server, once it listens.
+    pub fn torc(binary: &Path, db: &Path) -> anyhow::Result<Server> {
+        let mut command = Command::new(binary);
+        command.args(["run", "--host", "127.0.0.1", "--port", "0", "--log-level", "error", "--database"]).arg(db);
+        Server::listen(command)
+    }
+
     /// The bare HTTP library.
     pub fn echo() -> anyhow::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -62,6 +69,9 @@ impl Server {
         let stdout = child.stdout.take().context("its output is piped")?;
         for line in BufReader::new(stdout).lines() {
             let line = line?;
+            if let Some(port) = line.strip_prefix("TORC_SERVER_PORT=") {
+                return Ok(Server { child, address: SocketAddr::from(([127, 0, 0, 1], port.trim().parse()?)) });
+            }
             if let Some(at) = line.split("http=").nth(1) {
                 let address = at.split_whitespace().next().unwrap_or_default().parse()?;
                 return Ok(Server { child, address });

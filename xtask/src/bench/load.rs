@@ -14,18 +14,36 @@ use tokio::task::LocalSet;
 use crate::http::Http;
 use crate::server::{Profile, Server, build, runtime};
 
+/// How runners work.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Way {
+    /// Each claims one job, starts it, and reports its end, after so many milliseconds.
+    One { job_ms: u64 },
+    /// Each claims eight by resources, starts them, and reports them together.
+    Eight,
+}
+
 /// What one side did.
-struct Figures {
-    jobs: u64,
-    seconds: f64,
+pub(super) struct Figures {
+    pub jobs: u64,
+    pub seconds: f64,
     /// Microseconds of each request.
     latencies: Vec<u32>,
+    /// Those of claims.
+    claims: Vec<u32>,
     server_cpu: f64,
 }
 
 impl Figures {
-    fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.jobs as f64 / self.seconds
+    }
+
+    /// Below which so much of the claims stayed, in milliseconds.
+    pub fn claim_ms(&mut self, part: f64) -> f64 {
+        self.claims.sort_unstable();
+        let place = (self.claims.len() as f64 * part) as usize;
+        self.claims.get(place).map_or(f64::NAN, |latency| f64::from(*latency) / 1000.0)
     }
 
     fn print(&mut self, name: &str) {
@@ -51,11 +69,13 @@ pub fn run(ready: usize, runners: usize, seconds: u64, durability: &str) -> anyh
     println!("{ready} ready jobs, {runners} runners, {seconds} s a side, durability {durability}");
 
     let before = commits(&db)?;
-    let mut forebay = LocalSet::new().block_on(&runtime, load(&server, workflow, node, runners, seconds))?;
+    let mut forebay =
+        LocalSet::new().block_on(&runtime, load(&server, workflow, node, runners, seconds, Way::One { job_ms: 0 }))?;
     let transactions = commits(&db)? - before;
     drop(server);
     let echo = Server::echo()?;
-    let mut bare = LocalSet::new().block_on(&runtime, load(&echo, workflow, node, runners, seconds))?;
+    let mut bare =
+        LocalSet::new().block_on(&runtime, load(&echo, workflow, node, runners, seconds, Way::One { job_ms: 0 }))?;
     forebay.print("forebay");
     bare.print("bare echo");
     println!(
@@ -68,7 +88,7 @@ pub fn run(ready: usize, runners: usize, seconds: u64, durability: &str) -> anyh
 }
 
 /// A workflow with so many ready jobs.
-async fn fill(address: SocketAddr, ready: usize) -> anyhow::Result<(i64, i64)> {
+pub(super) async fn fill(address: SocketAddr, ready: usize) -> anyhow::Result<(i64, i64)> {
     let mut http = Http::connect(address).await?;
     let workflow = http.call("POST", "/workflows", Some(json!({"name": "load", "user": "bench"}))).await?;
     let workflow = workflow["id"].as_i64().context("a workflow has an id")?;
@@ -88,19 +108,36 @@ async fn fill(address: SocketAddr, ready: usize) -> anyhow::Result<(i64, i64)> {
     Ok((workflow, node["id"].as_i64().context("a compute node has an id")?))
 }
 
-async fn load(server: &Server, workflow: i64, node: i64, runners: usize, seconds: u64) -> anyhow::Result<Figures> {
+pub(super) async fn load(
+    server: &Server,
+    workflow: i64,
+    node: i64,
+    runners: usize,
+    seconds: u64,
+    way: Way,
+) -> anyhow::Result<Figures> {
     let cpu = server.cpu_seconds()?;
     let start = Instant::now();
     let until = start + Duration::from_secs(seconds);
     let latencies: Rc<RefCell<Vec<u32>>> = Rc::default();
+    let claims: Rc<RefCell<Vec<u32>>> = Rc::default();
     let mut tasks = Vec::new();
     for _ in 0..runners {
         let mut http = Http::connect(server.address).await?;
-        let latencies = latencies.clone();
+        let (latencies, claims) = (latencies.clone(), claims.clone());
         tasks.push(tokio::task::spawn_local(async move {
             let mut jobs = 0;
-            while Instant::now() < until && one_job(&mut http, workflow, node, &latencies).await? {
-                jobs += 1;
+            while Instant::now() < until {
+                let done = match way {
+                    Way::One { job_ms } => {
+                        u64::from(one_job(&mut http, workflow, node, job_ms, &latencies, &claims).await?)
+                    }
+                    Way::Eight => eight_jobs(&mut http, workflow, node, &latencies, &claims).await?,
+                };
+                if done == 0 {
+                    break;
+                }
+                jobs += done;
             }
             anyhow::Ok(jobs)
         }));
@@ -110,23 +147,69 @@ async fn load(server: &Server, workflow: i64, node: i64, runners: usize, seconds
         jobs += task.await??;
     }
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Figures { jobs, seconds, latencies: latencies.take(), server_cpu: server.cpu_seconds()? - cpu })
+    let server_cpu = server.cpu_seconds()? - cpu;
+    Ok(Figures { jobs, seconds, latencies: latencies.take(), claims: claims.take(), server_cpu })
 }
 
 /// Whether there was a job.
-async fn one_job(http: &mut Http, workflow: i64, node: i64, latencies: &RefCell<Vec<u32>>) -> anyhow::Result<bool> {
-    let answer =
-        timed(http, "POST", &format!("/workflows/{workflow}/claim_next_jobs?limit=1"), None, latencies).await?;
-    // The first id in the answer is the job's.
-    let Some(id) = answer.split("\"id\":").nth(1).and_then(|rest| rest.split([',', '}']).next()) else {
-        return Ok(false);
-    };
+async fn one_job(
+    http: &mut Http,
+    workflow: i64,
+    node: i64,
+    job_ms: u64,
+    latencies: &RefCell<Vec<u32>>,
+    claims: &RefCell<Vec<u32>>,
+) -> anyhow::Result<bool> {
+    let path = format!("/workflows/{workflow}/claim_next_jobs?limit=1");
+    let answer = timed(http, "POST", &path, None, latencies).await?;
+    claims.borrow_mut().extend(latencies.borrow().last());
+    let Some(id) = ids(&answer).next() else { return Ok(false) };
     timed(http, "PUT", &format!("/jobs/{id}/start_job/1/{node}"), None, latencies).await?;
-    let result = format!(
-        r#"{{"job_id":{id},"workflow_id":{workflow},"run_id":1,"attempt_id":1,"compute_node_id":{node},"return_code":0,"exec_time_minutes":0.01,"completion_time":"2026-01-01T00:00:00Z","status":"completed"}}"#
-    );
-    timed(http, "POST", &format!("/jobs/{id}/complete_job/completed/1"), Some(result.into_bytes()), latencies).await?;
+    if job_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(job_ms)).await;
+    }
+    let path = format!("/jobs/{id}/complete_job/completed/1");
+    timed(http, "POST", &path, Some(result(id, workflow, node).into_bytes()), latencies).await?;
     Ok(true)
+}
+
+/// How many jobs there were.
+async fn eight_jobs(
+    http: &mut Http,
+    workflow: i64,
+    node: i64,
+    latencies: &RefCell<Vec<u32>>,
+    claims: &RefCell<Vec<u32>>,
+) -> anyhow::Result<u64> {
+    const FREE: &str = r#"{"num_cpus":8,"memory_gb":64.0,"num_gpus":0,"num_nodes":1}"#;
+    let path = format!("/workflows/{workflow}/claim_jobs_based_on_resources/8");
+    let answer = timed(http, "POST", &path, Some(FREE.into()), latencies).await?;
+    claims.borrow_mut().extend(latencies.borrow().last());
+    // The echo gives one job; its client does as much as if there were eight.
+    let found: Vec<&str> = ids(&answer).collect();
+    let Some(first) = found.first() else { return Ok(0) };
+    let ids: Vec<&str> = if found.len() == 1 { vec![*first; 8] } else { found.clone() };
+    let mut completions = Vec::with_capacity(ids.len());
+    for id in &ids {
+        timed(http, "PUT", &format!("/jobs/{id}/start_job/1/{node}"), None, latencies).await?;
+        let result = result(id, workflow, node);
+        completions.push(format!(r#"{{"job_id":{id},"status":"completed","run_id":1,"result":{result}}}"#));
+    }
+    let body = format!(r#"{{"completions":[{}]}}"#, completions.join(","));
+    let path = format!("/workflows/{workflow}/batch_complete_jobs");
+    timed(http, "POST", &path, Some(body.into_bytes()), latencies).await?;
+    Ok(ids.len() as u64)
+}
+
+/// The ids of jobs in an answer.
+fn ids(answer: &str) -> impl Iterator<Item = &str> {
+    answer.split("{\"id\":").skip(1).filter_map(|rest| rest.split([',', '}']).next())
+}
+
+fn result(id: &str, workflow: i64, node: i64) -> String {
+    format!(
+        r#"{{"job_id":{id},"workflow_id":{workflow},"run_id":1,"attempt_id":1,"compute_node_id":{node},"return_code":0,"exec_time_minutes":0.01,"completion_time":"2026-01-01T00:00:00Z","status":"completed"}}"#
+    )
 }
 
 async fn timed(

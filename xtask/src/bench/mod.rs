@@ -5,6 +5,7 @@ pub mod echo;
 mod load;
 mod run;
 mod start;
+mod workflows;
 
 use clap::Subcommand;
 
@@ -40,6 +41,21 @@ pub enum Bench {
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
     },
+    /// The workflows door beside torc-server and a bare echo of the same requests, in one run.
+    Workflows {
+        /// Whom to measure beside: `torc` is torc-server 1.0.0, built once.
+        #[arg(long, default_value = "torc")]
+        peer: String,
+        /// Seconds of each side of each point.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// The most ready jobs of a point.
+        #[arg(long, default_value_t = 1_000_000)]
+        ready_max: usize,
+        /// A binary of Forebay that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
     /// Changes a second through the SQLite store beside a bare loop over the same rows.
     Store,
     /// jobq's three measurements in Rust and in Python, beside bare rusqlite, Python's sqlite3, and a
@@ -51,6 +67,7 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Run { jobs, parallel, rounds } => run::run(jobs, parallel, rounds),
         Bench::Load { ready, runners, seconds, durability } => load::run(ready, runners, seconds, &durability),
+        Bench::Workflows { peer, seconds, ready_max, binary } => workflows::run(&peer, seconds, ready_max, binary),
         Bench::Start { ready, binary } => start::run(ready, binary),
         Bench::Store => crate::ci::sh(
             "cargo",

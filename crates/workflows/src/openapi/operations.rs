@@ -82,6 +82,8 @@ fn workflows() -> Vec<Operation> {
         get("/workflows/{id}/events/stream", "stream_workflow_events", "What happens, as it happens")
             .takes(Text, &["level"])
             .streams(),
+        get("/workflows/{id}/remote_workers", "list_remote_workers", "None: they cannot be added yet")
+            .gives_list::<RemoteWorkerModel>(),
         get("/workflows/{id}/failure_handlers", "list_failure_handlers", "Its failure handlers")
             .filters(Table::Handler)
             .paged()
@@ -361,7 +363,7 @@ fn events_and_handlers() -> Vec<Operation> {
             .body::<FailureHandlerModel>()
             .gives::<FailureHandlerModel>(),
         get("/failure_handlers/{id}", "get_failure_handler", "One").gives::<FailureHandlerModel>(),
-        delete("/failure_handlers/{id}", "delete_failure_handler", "Deletes one").gives::<MessageResponse>(),
+        delete("/failure_handlers/{id}", "delete_failure_handler", "Deletes one").gives::<FailureHandlerModel>(),
     ]);
     all
 }

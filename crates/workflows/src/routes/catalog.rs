@@ -9,8 +9,8 @@ use forebay_domain::ids::WorkflowId;
 use forebay_domain::job::RelationKind;
 use forebay_domain::port::Reader;
 use forebay_wire::{
-    ComputeNodeModel, EventModel, FailureHandlerModel, FileModel, FilesModel, MessageResponse, RECORDS_MAX,
-    UserDataListModel, UserDataModel, check_label,
+    ComputeNodeModel, EventModel, FailureHandlerModel, FileModel, FilesModel, RECORDS_MAX, UserDataListModel,
+    UserDataModel, check_label,
 };
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -344,11 +344,6 @@ pub(super) async fn create_handler(door: &Door, call: &Call<'_>) -> Reply {
 
 pub(super) async fn list_handlers(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
     list(door, &HANDLERS, workflow, &call.params(), None).await
-}
-
-pub(super) async fn delete_handler(door: &Door, id: i64) -> Reply {
-    delete(door, &HANDLERS, id).await?;
-    Ok(http::ok_json(&MessageResponse { message: "Failure handler deleted successfully".to_owned() }))
 }
 
 /// Its time is the server's.

@@ -34,7 +34,6 @@ fn name(method: &Method, segments: &[&str]) -> Option<&'static str> {
         ["workflows", _, "ro_crate_entities"] if delete => "delete_ro_crate_entities",
         ["slurm_stats"] if get => "list_slurm_stats",
         ["slurm_stats"] if post => "create_slurm_stats",
-        ["workflows", _, "remote_workers"] if get => "list_remote_workers",
         ["workflows", _, "remote_workers"] if post => "create_remote_workers",
         ["workflows", _, "remote_workers", _] if delete => "delete_remote_worker",
         // torc itself answers that it is not implemented.

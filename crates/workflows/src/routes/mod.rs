@@ -233,7 +233,7 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
             let id = path_id(id)?;
             match *method {
                 Method::GET => catalog::get(door, &HANDLERS, id).await,
-                Method::DELETE => catalog::delete_handler(door, id).await,
+                Method::DELETE => catalog::delete(door, &HANDLERS, id).await,
                 _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD")),
             }
         }
@@ -352,6 +352,7 @@ async fn of_workflow(
         ["running_jobs"] if get => running::jobs(door, id, call).await,
         ["slurm_job_correlations"] if get => running::in_slurm(door, id, call).await,
         ["events", "stream"] if get => workflows::events(door, id, call).await,
+        ["remote_workers"] if get => workflows::remote_workers(door, id).await,
         ["actions"] if get => actions::list(door, id).await,
         ["actions"] if post => actions::create(door, id, call).await,
         ["actions", "pending"] if get => actions::pending(door, id, call).await,

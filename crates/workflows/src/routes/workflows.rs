@@ -358,6 +358,12 @@ pub(super) async fn active_task(door: &Door, id: i64) -> Reply {
     Ok(http::ok_json(&ActiveTaskResponse { task: door.tasks().active(id) }))
 }
 
+/// There are none: none can be added yet. torc's recover asks.
+pub(super) async fn remote_workers(door: &Door, id: i64) -> Reply {
+    door.look(move |reader| exists(reader, id)).await?;
+    Ok(http::ok(b"[]".to_vec()))
+}
+
 /// The stream of what happens in a workflow. Ours: it says that it is alive, and goes on after the
 /// event that `Last-Event-ID` names.
 pub(super) async fn events(door: &Door, id: i64, call: &Call<'_>) -> Reply {

@@ -162,7 +162,7 @@ async fn events_and_failure_handlers_are_kept() {
     let path = format!("/failure_handlers/{}", id(&handler));
     assert_eq!(world.get(&path).await["rules"], rules);
     assert_eq!(ids(&world.get(&format!("/workflows/{w}/failure_handlers")).await), [id(&handler)]);
-    assert_eq!(world.delete(&path).await, json!({"message": "Failure handler deleted successfully"}));
+    assert_eq!(world.delete(&path).await, handler);
     assert_eq!(world.send(Method::GET, &path, None).await.status, 404);
     world.stop().await;
 }

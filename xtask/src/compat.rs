@@ -1,0 +1,96 @@
+//! torc's own tools against our server: its command line and its Python client, unmodified.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+
+use crate::ci::sh;
+
+/// The version whose tools are driven.
+const TORC: &str = "1.0.0";
+
+/// The client from PyPI.
+const TORC_CLIENT: &str = "torc-client==0.35.0";
+
+/// How much is driven.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// What needs the Python client alone.
+    Client,
+    /// All, with torc's command line.
+    All,
+}
+
+/// Runs the suite in `compat/`.
+pub fn run(part: Part) -> anyhow::Result<()> {
+    sh("cargo", &["build", "--locked", "-p", "forebay"])?;
+    let target = target();
+    let python = environment()?;
+    let mut command = Command::new(&python);
+    command.args(["-m", "pytest", "--quiet", "compat"]).env("FOREBAY", target.join("debug").join("forebay"));
+    match part {
+        Part::Client => {
+            command.args(["--ignore", "compat/test_cli.py", "--ignore", "compat/test_restarts.py"]);
+        }
+        Part::All => {
+            command.env("TORC", torc()?).env("TORC_EXAMPLES", crate_folder()?.join("examples"));
+        }
+    }
+    let status = command.status().context("cannot start pytest")?;
+    ensure!(status.success(), "the suite failed: {status}");
+    Ok(())
+}
+
+fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    std::path::absolute(&target).unwrap_or(target)
+}
+
+/// A Python with torc's client.
+fn environment() -> anyhow::Result<String> {
+    let python = crate::ci::python_environment("compat/python")?;
+    sh(&python, &["-m", "pip", "install", "--quiet", TORC_CLIENT, "pytest"])?;
+    Ok(python)
+}
+
+/// torc's command line, unoptimized; built once.
+fn torc() -> anyhow::Result<PathBuf> {
+    install("torc", &["--profile", "dev"], &[("CARGO_PROFILE_DEV_DEBUG", "0")])
+}
+
+/// torc-server, as its users have it; built once.
+pub fn torc_server() -> anyhow::Result<PathBuf> {
+    let features = ["--no-default-features", "--features", "server-bin", "--bin", "torc-server"];
+    // Its crate ships a setting that makes its queries look for a database while they are compiled.
+    install("torc-server", &features, &[("SQLX_OFFLINE", "true")])
+}
+
+fn install(binary: &str, options: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+    let root = target().join("compat").join(binary);
+    let path = root.join("bin").join(binary);
+    if !path.exists() {
+        println!("── building {binary} {TORC}, once");
+        let mut command = Command::new("cargo");
+        command.args(["install", "torc", "--locked", "--version", TORC, "--root"]).arg(&root).args(options);
+        command.env("CARGO_TARGET_DIR", target().join("compat").join("build")).envs(variables.iter().copied());
+        let status = command.status().context("cannot start cargo")?;
+        ensure!(status.success(), "{binary} was not built: {status}");
+    }
+    Ok(path)
+}
+
+/// Where cargo has unpacked torc's crate.
+fn crate_folder() -> anyhow::Result<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let registry = home.context("cargo has a home")?.join("registry").join("src");
+    for index in std::fs::read_dir(&registry).with_context(|| format!("{} is not there", registry.display()))? {
+        let folder = index?.path().join(format!("torc-{TORC}"));
+        if folder.exists() {
+            return Ok(folder);
+        }
+    }
+    anyhow::bail!("torc {TORC} is not in {}", registry.display())
+}
