@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::catalog::{Row, Statement, StatementOutcome, Table};
 use crate::claim::Needs;
-use crate::ids::{JobId, LaneId, Lsn, RequirementId, SchedulerId, WorkflowId};
+use crate::ids::{JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, WorkflowId};
 use crate::job::{JobRow, Payload, RelationKind};
 use crate::lane::LabelSet;
 use crate::state::STATES;
@@ -14,7 +14,7 @@ use crate::state::STATES;
 /// `statements` may be refused one by one, all else cannot be.
 ///
 /// The store applies, in this order: sequences, workflows, lanes, requirements, jobs (as listed),
-/// details, edges, relations, appends, statements, `jobs_deleted`, `workflows_deleted`; and writes
+/// details, edges, relations, leases, appends, statements, `jobs_deleted`, `workflows_deleted`; and writes
 /// its `lsn`. A batch whose lsn is already stored is a no-op that answers as it did (with
 /// `Inserted`, `Row(None)` or `Count(0)` for its statements where the answer is gone).
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Batch {
     /// Rows of tables that are only ever added to: results and events.
     pub appends: Vec<(Table, Row)>,
     pub statements: Vec<Statement>,
+    /// Leases that begin (true) or are over: inserted or deleted.
+    pub leases: Vec<(LeaseRow, bool)>,
     /// Jobs to delete with all that hangs on them.
     pub jobs_deleted: Vec<JobId>,
     /// Workflows to delete with all that hangs on them.
@@ -112,6 +114,14 @@ pub struct LaneRow {
     pub scheduler: Option<SchedulerId>,
 }
 
+/// A compute node that says again and again that it lives, and for how long it is believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseRow {
+    pub node: NodeId,
+    pub workflow: WorkflowId,
+    pub lease_ms: i64,
+}
+
 /// What numbers are given out from: one for each catalog table, and for jobs and lanes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Sequence {
@@ -140,6 +150,7 @@ impl Batch {
             + self.jobs.len()
             + self.edges.len()
             + self.relations.len()
+            + self.leases.len()
             + self.appends.len()
             + self.statements.iter().map(Statement::len).sum::<usize>()
             + self.jobs_deleted.len()

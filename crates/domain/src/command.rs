@@ -2,10 +2,11 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU16;
 
 use crate::catalog::{Row, Statement, StatementOutcome, Table, Value};
 use crate::claim::{Capacity, Needs};
-use crate::ids::{JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
+use crate::ids::{Epoch, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use crate::job::{JobRow, NewJob, Outcome, Payload};
 use crate::lane::LabelSet;
 use crate::state::JobState;
@@ -47,6 +48,10 @@ pub enum Command {
     Retry { job: JobId, run: i64, attempts_max: i64, delay_ms: i64 },
     /// A state set by hand. → `Job`
     SetState { job: JobId, run: i64, state: JobState },
+    /// A compute node lives, and is believed to for so long; with 0 it says goodbye. What it held when
+    /// it has not been heard of for that time is ready again, as a new attempt. `begin`: for the first
+    /// time. A node that has no lease, or none any more, is refused. → `Done`
+    Heartbeat { workflow: WorkflowId, node: NodeId, lease_ms: i64, begin: bool },
     /// → `Created` (the first id)
     CreateRequirements { workflow: WorkflowId, rows: Vec<(Row, Needs)> },
     /// → `Statement`
@@ -105,6 +110,8 @@ pub struct Claim {
     pub by: ClaimOrder,
     /// Claimed jobs are started on this node at once.
     pub start_on: Option<NodeId>,
+    /// The node must have a lease: without one, or when it ends meanwhile, the claim is refused.
+    pub leased: bool,
     /// With nothing to hand out the answer is held until then.
     pub wait_until: Option<Timestamp>,
 }
@@ -137,7 +144,18 @@ pub struct Completion {
     pub run: i64,
     pub attempt: Option<i64>,
     pub node: Option<NodeId>,
+    /// The boot epoch of the server that granted the claim.
+    pub epoch: Option<Epoch>,
     pub outcome: Outcome,
+    /// Of a job with a policy that failed: it is tried again if that has an attempt left.
+    pub again: Option<Again>,
+}
+
+/// How a failed attempt is to be followed by another one: what is absent is as the job's policy has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Again {
+    pub failures_max: Option<NonZeroU16>,
+    pub delay_ms: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -202,6 +220,14 @@ pub enum Rejection {
         given: NodeId,
         current: NodeId,
     },
+    /// Its claim was granted by a server that has ended, and is not in the store.
+    EpochMismatch {
+        job: JobId,
+        given: Epoch,
+        current: Epoch,
+    },
+    /// The compute node has no lease, or none any more: what it held is not its own.
+    NoLease(NodeId),
     /// Its attempt is already the last one that may be.
     NoAttemptLeft {
         job: JobId,

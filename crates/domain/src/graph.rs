@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::ids::{Epoch, JobId, LaneId, ResultId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
+use crate::policy::{Policy, Tries};
 use crate::state::JobState;
 
 /// The place of a job in the graph.
@@ -37,6 +38,24 @@ impl Node {
     }
 }
 
+/// What few jobs have: a result while they are not at an end, a moment to wait for, a policy.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Extra {
+    result: Option<ResultId>,
+    due_at: Option<Timestamp>,
+    tries: Tries,
+    policy: Option<Policy>,
+    expires_at: Option<Timestamp>,
+}
+
+impl Extra {
+    /// `None`: the job has nothing of it.
+    fn of(row: &JobRow) -> Option<Extra> {
+        let JobRow { result, due_at, tries, policy, expires_at, .. } = *row;
+        Some(Extra { result, due_at, tries, policy, expires_at }).filter(|extra| *extra != Extra::default())
+    }
+}
+
 /// All jobs of a workflow and the edges between them.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Graph {
@@ -47,8 +66,8 @@ pub struct Graph {
     /// Dependents of place `p` are `dependents[first[p]..first[p + 1]]`.
     first: Vec<u32>,
     dependents: Vec<Place>,
-    /// What few jobs have: a result while they are not at an end, or a moment to wait for.
-    extras: BTreeMap<Place, (Option<ResultId>, Option<Timestamp>)>,
+    /// What few jobs have.
+    extras: BTreeMap<Place, Extra>,
 }
 
 impl Graph {
@@ -74,8 +93,8 @@ impl Graph {
         self.nodes = rows.iter().map(Node::new).collect();
         self.extras.clear();
         for (place, row) in rows.iter().enumerate() {
-            if row.result.is_some() || row.due_at.is_some() {
-                self.extras.insert(place as Place, (row.result, row.due_at));
+            if let Some(extra) = Extra::of(row) {
+                self.extras.insert(place as Place, extra);
             }
         }
         for (place, row) in rows.iter().enumerate() {
@@ -120,7 +139,7 @@ impl Graph {
     pub fn bytes(&self) -> usize {
         self.ids.len() * (size_of::<JobId>() + size_of::<Node>() + size_of::<u32>())
             + self.dependents.len() * size_of::<Place>()
-            + self.extras.len() * 64
+            + self.extras.len() * size_of::<(Place, Extra)>() * 3 / 2
     }
 
     /// About how many bytes a graph of this size takes.
@@ -187,7 +206,7 @@ impl Graph {
     /// The hot row of a job that nobody holds and that has not ended: all of it is known here.
     pub fn row(&self, place: Place) -> JobRow {
         let node = &self.nodes[place as usize];
-        let (result, due_at) = self.extras.get(&place).copied().unwrap_or_default();
+        let Extra { result, due_at, tries, policy, expires_at } = self.extras.get(&place).copied().unwrap_or_default();
         JobRow {
             id: self.id(place),
             workflow: self.workflow,
@@ -201,6 +220,9 @@ impl Graph {
             started_at: None,
             due_at,
             result,
+            tries,
+            policy,
+            expires_at,
         }
     }
 
@@ -213,8 +235,8 @@ impl Graph {
         node.attempt = row.attempt;
         node.state = row.state;
         node.flags = row.flags;
-        if row.result.is_some() || row.due_at.is_some() {
-            self.extras.insert(place, (row.result, row.due_at));
+        if let Some(extra) = Extra::of(row) {
+            self.extras.insert(place, extra);
         } else if !self.extras.is_empty() {
             self.extras.remove(&place);
         }

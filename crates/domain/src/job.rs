@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use crate::catalog::Table;
 use crate::ids::{Epoch, JobId, LaneId, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use crate::lane::OrderKey;
+use crate::policy::{Policy, Tries};
 use crate::port::Moment;
 use crate::state::JobState;
 
@@ -29,10 +30,16 @@ pub struct JobRow {
     /// The boot epoch of the server that granted its claim.
     pub epoch: Epoch,
     pub started_at: Option<Timestamp>,
-    /// It is not ready before.
+    /// It is not ready before. Of a job with a policy that is held: its attempt is lost then.
     pub due_at: Option<Timestamp>,
     /// Its latest outcome.
     pub result: Option<ResultId>,
+    /// Attempts that its policy counts.
+    pub tries: Tries,
+    /// Never changed.
+    pub policy: Option<Policy>,
+    /// Not begun by then, it ends without success.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl JobRow {
@@ -45,12 +52,14 @@ impl JobRow {
     /// for by index.
     pub fn timer(&self) -> Option<Timestamp> {
         match self.state {
-            JobState::Scheduled => self.due_at,
+            JobState::Scheduled => match (self.due_at, self.expires_at) {
+                (Some(due), Some(expires)) => Some(due.min(expires)),
+                (one, None) | (None, one) => one,
+            },
+            JobState::Ready => self.expires_at,
+            JobState::Claimed | JobState::Running => self.due_at.filter(|_| self.policy.is_some()),
             JobState::Draft
             | JobState::Blocked
-            | JobState::Ready
-            | JobState::Claimed
-            | JobState::Running
             | JobState::Completed
             | JobState::Failed
             | JobState::Canceled
@@ -60,7 +69,18 @@ impl JobRow {
         }
     }
 
-    /// The same, as the store's order has it.
+    /// The moment before which it is not ready, if it is let go: not the deadline of an attempt.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.due_at.filter(|_| self.policy.is_none() || !self.state.is_held())
+    }
+
+    /// When an attempt that is claimed now is lost, if it is not over.
+    pub fn deadline(&self, now: Timestamp) -> Option<Timestamp> {
+        let policy = self.policy.filter(|policy| policy.deadline_ms > 0);
+        policy.map(|policy| now.after(policy.deadline_ms.into()))
+    }
+
+    /// Its timer, as the store's order has it.
     pub fn moment(&self) -> Option<Moment> {
         self.timer().map(|at| Moment { at, job: self.id })
     }
@@ -80,6 +100,8 @@ impl JobFlags {
     pub const CASCADED: JobFlags = JobFlags(4);
     /// Another job brought it forth while it ran.
     pub const SPAWNED: JobFlags = JobFlags(8);
+    /// It ended without success by its policy, and is kept to be looked at and sent back.
+    pub const DEAD_LETTER: JobFlags = JobFlags(16);
 
     pub fn has(self, flag: JobFlags) -> bool {
         self.0 & flag.0 != 0
@@ -104,6 +126,9 @@ pub struct NewJob {
     pub cancel_on_failure: bool,
     /// Once it is free, it waits until then before it is ready.
     pub not_before: Option<Timestamp>,
+    pub policy: Option<Policy>,
+    /// If it is not begun by then, it ends without success.
+    pub expires_at: Option<Timestamp>,
     pub depends_on: Box<[JobId]>,
     pub relations: Box<[(RelationKind, i64)]>,
 }

@@ -16,6 +16,7 @@ pub mod lane;
 pub mod limits;
 pub mod machine;
 pub mod plan;
+pub mod policy;
 pub mod port;
 pub mod state;
 pub mod window;

@@ -38,6 +38,8 @@ pub struct Limits {
     pub parked_max: usize,
     /// Moments at which something happens to a job that are held in memory: the soonest of them.
     pub timers_window: usize,
+    /// Compute nodes that hold a lease.
+    pub leases_max: usize,
     /// Bytes of the dependency graphs of all unfinished workflows.
     pub graph_bytes_max: usize,
     /// A change of more jobs than this is carried out in parts, one a batch.
@@ -66,6 +68,7 @@ impl Default for Limits {
             waiting_max: 65_536,
             parked_max: 65_536,
             timers_window: 65_536,
+            leases_max: 65_536,
             graph_bytes_max: 256 << 20,
             step_max: 2000,
             part_max: 1000,

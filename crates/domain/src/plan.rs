@@ -8,6 +8,7 @@ use crate::command::{Answer, Rejection};
 use crate::graph::{Graph, Place};
 use crate::ids::{JobId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
+use crate::policy::Tries;
 use crate::port::GraphRows;
 use crate::state::{Event, JobState};
 
@@ -191,7 +192,7 @@ fn initialize(
             | JobState::Running
             | JobState::Terminated
             | JobState::PendingFailed
-            | JobState::Scheduled => match (unmet, row.due_at.is_some_and(|due| due > now)) {
+            | JobState::Scheduled => match (unmet, row.not_before().is_some_and(|due| due > now)) {
                 (true, _) => None,
                 (false, true) => step(row, Event::Delay),
                 (false, false) => step(row, Event::Free),
@@ -224,7 +225,13 @@ fn step(row: &JobRow, event: Event) -> Option<JobRow> {
         node: None,
         started_at: None,
         result: None,
-        flags: row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false),
+        flags: row
+            .flags
+            .with(JobFlags::BLAMED, false)
+            .with(JobFlags::CASCADED, false)
+            .with(JobFlags::DEAD_LETTER, false),
+        due_at: row.not_before(),
+        tries: Tries::default(),
         ..*row
     })
 }
@@ -247,16 +254,27 @@ fn changes(graph: &Graph, done: u32, before: &[JobRow], after: &[JobRow]) -> (Ve
 mod tests {
     use super::*;
     use crate::ids::{LaneId, ResultId};
+    use crate::policy::{Backoff, OnEnd, Policy};
     use crate::state::STATE_LIST;
     use proptest::prelude::*;
 
     const W: WorkflowId = WorkflowId(1);
     const NOW: Timestamp = Timestamp(100);
+    const POLICY: Policy = Policy {
+        deadline_ms: 50,
+        failures_max: None,
+        losses_max: None,
+        backoff: Backoff { base_ms: 0, cap_ms: 0, factor: 0, jitter_percent: 0 },
+        at_most_once: false,
+        on_end: OnEnd::Discard,
+    };
 
     prop_compose! {
         fn job(id: i64)(
             state in 0..STATE_LIST.len(),
-            flags in 0u8..8,
+            flags in 0u8..16,
+            failures in 0u16..2,
+            has_policy: bool,
             due in proptest::option::of(50i64..150),
             result in proptest::option::of(1i64..9),
         ) -> JobRow {
@@ -273,6 +291,9 @@ mod tests {
                 started_at: None,
                 due_at: due.map(Timestamp),
                 result: result.map(ResultId),
+                tries: Tries { failures, losses: 0 },
+                policy: has_policy.then_some(POLICY),
+                expires_at: None,
             }
         }
     }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::batch::{Batch, LaneRow, Outcomes, Sequence, WorkflowRow};
+use crate::batch::{Batch, LaneRow, LeaseRow, Outcomes, Sequence, WorkflowRow};
 use crate::catalog::{Paging, Query, Row, Table};
 use crate::claim::Needs;
 use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, Timestamp, WorkflowId};
@@ -66,6 +66,7 @@ pub struct Recovered {
     pub marching: Vec<WorkflowId>,
     /// Bytes of memory reserved for the graphs of all workflows.
     pub graph_bytes: i64,
+    pub leases: Vec<LeaseRow>,
 }
 
 /// When something happens to a job by itself, and to which one.
@@ -88,6 +89,8 @@ pub enum Read {
     Graph(WorkflowId),
     /// The hot rows of these jobs; those that are not there are left out.
     Jobs(Vec<JobId>),
+    /// The jobs that a compute node holds.
+    Held(NodeId),
     /// The payloads of these jobs, whatever their size.
     Payloads(Vec<JobId>),
 }
@@ -103,6 +106,7 @@ pub enum Rows {
     Workflow(Option<Box<WorkflowRows>>),
     Graph(Box<GraphRows>),
     Jobs(Vec<JobRow>),
+    Held(Vec<JobId>),
     Payloads(Vec<(JobId, Payload)>),
 }
 

@@ -351,9 +351,12 @@ impl<S: Store + Send + 'static> Actor<S> {
         self.reads_out += 1;
         self.parts.gauges.machine_reads.add(1);
         let readers = match read.what {
-            Read::Page { .. } | Read::Due { .. } | Read::Workflow(_) | Read::Jobs(_) | Read::Payloads(_) => {
-                &self.parts.pages
-            }
+            Read::Page { .. }
+            | Read::Due { .. }
+            | Read::Workflow(_)
+            | Read::Jobs(_)
+            | Read::Held(_)
+            | Read::Payloads(_) => &self.parts.pages,
             // It may take long; pages must not wait behind it.
             Read::Graph(_) => &self.parts.graphs,
         };

@@ -80,6 +80,8 @@ fn main() {
         priority: 0,
         cancel_on_failure: true,
         not_before: None,
+        policy: None,
+        expires_at: None,
         depends_on: [].into(),
         relations: [].into(),
     };
@@ -93,6 +95,7 @@ fn main() {
         labels: Default::default(),
         by: ClaimOrder::Queue,
         start_on: None,
+        leased: false,
         wait_until: None,
     };
     let outcome = Outcome {
@@ -132,7 +135,9 @@ fn main() {
                 run: 0,
                 attempt: Some(row.attempt),
                 node: Some(node),
+                epoch: None,
                 outcome: outcome.clone(),
+                again: None,
             };
             bench.apply(Command::Report(Report { workflow, completions: vec![completion], claim: None }));
         }

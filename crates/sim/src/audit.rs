@@ -25,6 +25,8 @@ pub struct Auditor {
     reported: BTreeMap<Box<str>, Completion>,
     /// Jobs of which somebody reported an end.
     reported_ends: BTreeSet<JobId>,
+    /// Jobs that may end by themselves.
+    mortal: BTreeSet<JobId>,
     /// Outcomes that were accepted, by their text, with their workflow.
     accepted: BTreeMap<Box<str>, WorkflowId>,
     /// What was accepted when a flush was asked for.
@@ -108,6 +110,7 @@ impl Auditor {
             | Command::SpawnJobs { .. }
             | Command::UpdateJob { .. }
             | Command::Claim(_)
+            | Command::Heartbeat { .. }
             | Command::Start { .. }
             | Command::CreateRequirements { .. }
             | Command::UpdateRequirement { .. }
@@ -157,6 +160,9 @@ impl Auditor {
                     let id = JobId(id);
                     if self.jobs.contains_key(&id) {
                         return Err(format!("job {id} was created twice"));
+                    }
+                    if new.policy.is_some() || new.expires_at.is_some() {
+                        self.mortal.insert(id);
                     }
                     let mut on: Vec<JobId> = new.depends_on.to_vec();
                     for (kind, item) in &new.relations {
@@ -339,10 +345,13 @@ impl Auditor {
         self.egress == Egress::AtOnce && is_armed
     }
 
-    /// Whether anybody reported an end of it, or of what it waits for: it may have been canceled then.
+    /// Whether anybody reported an end of it, or of what it waits for: it may have been canceled then. Or
+    /// it may have come to its end by itself.
     fn may_have_ended(&self, job: JobId) -> bool {
         let waits_for = self.jobs.get(&job).map_or(&[][..], |(_, on)| on);
-        self.reported_ends.contains(&job) || waits_for.iter().any(|on| self.may_have_ended(*on))
+        self.reported_ends.contains(&job)
+            || self.mortal.contains(&job)
+            || waits_for.iter().any(|on| self.may_have_ended(*on))
     }
 
     /// What was accepted before it was asked is stored, unless a crash took it back: a read sees it.

@@ -1,15 +1,17 @@
 //! The outside: people, runners and their habits. They know only what they were told.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 
 use forebay_domain::catalog::{Kind, Row, Statement, Table, Value};
 use forebay_domain::claim::{Capacity, Needs};
 use forebay_domain::command::{
-    Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Report, Scope,
+    Again, Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Rejection, Report, Scope,
 };
-use forebay_domain::ids::{JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::ids::{Epoch, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Outcome, RelationKind};
 use forebay_domain::lane::LabelSet;
+use forebay_domain::policy::{Backoff, OnEnd, Policy};
 use forebay_domain::state::{JobState, STATE_LIST};
 
 use crate::plan::Plan;
@@ -28,6 +30,9 @@ pub(crate) struct Clients {
     /// Makes each outcome unlike any other.
     outcomes: u64,
     files: i64,
+    /// Runners that hold a lease, as far as they know.
+    nodes: Vec<(NodeId, WorkflowId)>,
+    nodes_begun: i64,
     asked_for_workflow: usize,
 }
 
@@ -74,6 +79,17 @@ impl Clients {
             self.workflows[place].is_initialized = true;
             let only_drafts = !plan.by_hand || random.chance(1, 2);
             return Command::Initialize { workflow: self.workflows[place].id, only_drafts };
+        }
+        if plan.leases && random.chance(1, 8) {
+            return self.heartbeat(place, random);
+        }
+        let known = &self.workflows[place];
+        if plan.leases
+            && random.chance(1, 8)
+            && let Some((node, workflow)) = random.pick(&self.nodes).copied()
+        {
+            let claim = claim(workflow, now, plan, random);
+            return Command::Claim(Claim { start_on: Some(node), leased: true, ..claim });
         }
         match random.below(100) {
             0..=33 => Command::Claim(claim(known.id, now, plan, random)),
@@ -146,6 +162,8 @@ impl Clients {
                 scheduler: (plan.schedulers && random.chance(1, 2)).then(|| SchedulerId(random.between(1, 2))),
                 priority: if random.chance(1, 80) { -1 } else { random.between(0, 3) },
                 cancel_on_failure: random.chance(2, 3),
+                policy: (plan.policies && random.chance(1, 2)).then(|| policy(random)),
+                expires_at: (plan.policies && random.chance(1, 6)).then(|| now.after(random.between(-20, 600))),
                 not_before: (random.below(100) < plan.delays).then(|| now.after(random.between(-20, 300))),
                 depends_on: depends_on.into(),
                 relations: relations.into(),
@@ -199,7 +217,8 @@ impl Clients {
             let job = self.any_job(place, random);
             let attempt = random.chance(1, 2).then(|| random.between(1, 3));
             let outcome = self.outcome(plan, random);
-            completions.push(Completion { job, run: self.run(place, random), attempt, node: None, outcome });
+            let (run, node, epoch, again) = (self.run(place, random), None, None, None);
+            completions.push(Completion { job, run, attempt, node, epoch, outcome, again });
         }
         let claim = random.chance(1, 3).then(|| claim(workflow, now, plan, random));
         let report = Report { workflow, completions, claim };
@@ -225,7 +244,41 @@ impl Clients {
             run: self.run_of(holding.row.workflow).unwrap_or(0) - i64::from(random.chance(1, 60)),
             attempt: random.chance(9, 10).then_some(holding.row.attempt),
             node: if random.chance(1, 60) { Some(NodeId(9)) } else { holding.node.filter(|_| holding.started) },
+            epoch: if random.chance(1, 60) {
+                Some(Epoch(holding.row.epoch.0 - 1))
+            } else {
+                random.chance(1, 2).then_some(holding.row.epoch)
+            },
             outcome: self.outcome(plan, random),
+            again: random.chance(1, 2).then(|| Again {
+                failures_max: random.chance(1, 4).then(|| NonZeroU16::new(2)).flatten(),
+                delay_ms: random.chance(1, 4).then(|| random.between(0, 50)),
+            }),
+        }
+    }
+
+    /// A runner comes, lives on, or leaves.
+    fn heartbeat(&mut self, place: usize, random: &mut Random) -> Command {
+        if self.nodes.is_empty() || random.chance(1, 6) {
+            self.nodes_begun += 1;
+            let (node, workflow) = (NodeId(100 + self.nodes_begun), self.workflows[place].id);
+            self.nodes.push((node, workflow));
+            return Command::Heartbeat { workflow, node, lease_ms: random.between(20, 400), begin: true };
+        }
+        let at = random.below(self.nodes.len());
+        let (node, workflow) = self.nodes[at];
+        match random.below(10) {
+            0 => {
+                self.nodes.swap_remove(at);
+                Command::Heartbeat { workflow, node, lease_ms: 0, begin: false }
+            }
+            // It vanishes, and somebody else comes.
+            1 => {
+                self.nodes.swap_remove(at);
+                Command::Heartbeat { workflow, node: NodeId(7), lease_ms: 10, begin: false }
+            }
+            2 => Command::Heartbeat { workflow, node, lease_ms: random.between(20, 400), begin: true },
+            _ => Command::Heartbeat { workflow, node, lease_ms: random.between(20, 400), begin: false },
         }
     }
 
@@ -395,6 +448,7 @@ impl Clients {
                     known.jobs.retain(|id| job.is_some_and(|job| job != *id));
                 }
             }
+            (_, Answer::Rejected(Rejection::NoLease(node))) => self.nodes.retain(|(known, _)| known != node),
             (_, Answer::Claimed(claimed) | Answer::Reported { claimed: Some(claimed), .. }) => self.receive(claimed),
             _ => {}
         }
@@ -441,7 +495,25 @@ pub(crate) fn claim(workflow: WorkflowId, now: Timestamp, plan: &Plan, random: &
         labels: labels(plan, random),
         by,
         start_on: random.chance(1, 4).then(|| NodeId(random.between(1, 3))),
+        leased: false,
         wait_until: random.chance(2, 5).then(|| now.after(random.between(-5, 200))),
+    }
+}
+
+fn policy(random: &mut Random) -> Policy {
+    Policy {
+        deadline_ms: [0, 40, 400][random.below(3)],
+        failures_max: NonZeroU16::new(random.between(0, 3) as u16),
+        // Nobody reports in the end: a job whose attempts are all lost must end by itself.
+        losses_max: NonZeroU16::new(random.between(1, 3) as u16),
+        backoff: Backoff {
+            base_ms: random.between(0, 60) as u32,
+            cap_ms: 200,
+            factor: random.between(0, 3) as u8,
+            jitter_percent: random.between(0, 60) as u8,
+        },
+        at_most_once: random.chance(1, 5),
+        on_end: if random.chance(1, 2) { OnEnd::DeadLetter } else { OnEnd::Discard },
     }
 }
 

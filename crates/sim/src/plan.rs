@@ -19,6 +19,10 @@ pub enum Sabotage {
     LostTimers,
     /// Claims and outcomes of a new attempt are told before it is committed.
     UncommittedAttempt,
+    /// The machine does not look at jobs that are held when their time runs out.
+    NoDeadlines,
+    /// The machine leaves the jobs of nodes that are gone where they are.
+    KeptOrphans,
 }
 
 /// How histories are made; each is drawn from these and its seed.
@@ -74,6 +78,10 @@ pub(crate) struct Plan {
     pub schedulers: bool,
     /// Of 100 jobs and retries, so many wait for a moment.
     pub delays: usize,
+    /// Jobs have policies, and expire.
+    pub policies: bool,
+    /// Runners hold leases, and vanish.
+    pub leases: bool,
     /// Of 100 jobs, so many fail.
     pub failures: usize,
     /// The relative pace of what happens beside commands.
@@ -118,6 +126,7 @@ impl Plan {
             waiting_max: if tight { small(random, 1, 3) } else { 1000 },
             parked_max: if tight { small(random, 2, 6) } else { 1000 },
             timers_window: small(random, 1, 8),
+            leases_max: if tight { small(random, 1, 3) } else { 1000 },
             graph_bytes_max: if random.chance(1, 3) { small(random, 300, 3000) } else { 1 << 20 },
             step_max: small(random, 0, 20),
             part_max: small(random, 1, 6),
@@ -142,6 +151,8 @@ impl Plan {
             labels: random.chance(1, 2),
             schedulers: random.chance(1, 2),
             delays: [0, 0, 25, 80][random.below(4)],
+            policies: random.chance(1, 2),
+            leases: random.chance(1, 2),
             failures: small(random, 0, 30),
             pace: Pace::draw(random),
             jobs_per_batch: small(random, 1, 16),
@@ -173,6 +184,8 @@ impl Plan {
             files: false,
             wild_files: false,
             delays: 0,
+            policies: false,
+            leases: false,
             jobs_per_batch: 16,
             pace: Pace { leave: 0, busy: 0, lost: 0, ..self.pace },
             ..self

@@ -117,7 +117,7 @@ impl World {
             seed,
             now: Timestamp(1_000_000),
             reader: store.reader(),
-            oracle: options.oracle.then(|| store.look(|db| Oracle::new(&plan.limits, db))),
+            oracle: options.oracle.then(|| store.look(|db| Oracle::new(&plan.limits, Timestamp(1_000_000), db))),
             store,
             machine,
             auditor: Auditor::new(plan.limits.egress),
@@ -268,6 +268,7 @@ impl World {
                 let answer = |of| answers.iter().find(|(ticket, ..)| *ticket == of).map(|(.., answer)| answer);
                 oracle.follow(now, step, |ticket| asked.get(&ticket), answer)?;
             }
+            oracle.call_over()?;
             for (ticket, _, answer) in &answers {
                 oracle.answered(*ticket, answer)?;
             }
@@ -425,6 +426,9 @@ impl World {
             self.machine.tick(self.now);
             self.collect()?;
         }
+        if let Some(oracle) = &self.oracle {
+            oracle.check_leases(self.now)?;
+        }
         if self.summary.steps.is_multiple_of(3)
             && let Some(oracle) = &self.oracle
             && self.machine.stats().reads == 0
@@ -482,10 +486,12 @@ impl World {
         self.store.look(|db| auditor.crashed(db));
         let recovered = self.store.recover().map_err(|error| error.to_string())?;
         self.committed = recovered.lsn;
-        let limits = &self.plan.limits;
+        let (limits, now) = (&self.plan.limits, self.now);
         self.machine = machine(limits, recovered, &self.options);
-        self.oracle = self.options.oracle.then(|| self.store.look(|db| Oracle::new(limits, db)));
-        Ok(())
+        self.oracle = self.options.oracle.then(|| self.store.look(|db| Oracle::new(limits, now, db)));
+        // As an engine does: a start is a moment, too.
+        self.machine.tick(now);
+        self.collect()
     }
 
     fn check_bounds(&self) -> Checked {
@@ -494,6 +500,7 @@ impl World {
         let bounds = [
             ("window_max", stats.window_longest, limits.window_max),
             ("waiting_max", stats.waiting, limits.waiting_max),
+            ("leases_max", stats.leases, limits.leases_max),
             ("timers_window", stats.timers, limits.timers_window),
         ];
         match bounds.iter().find(|(_, is, max)| is > max) {
@@ -538,7 +545,8 @@ impl World {
             return Err(format!("these never leave: {:?} {:?}", self.outbox, self.wanted));
         }
         let stats = self.machine.stats();
-        if stats.parked > 0 || stats.waiting > 0 || stats.reads > 0 || stats.marches > 0 {
+        let left = stats.parked + stats.waiting + stats.reads + stats.marches + stats.leases;
+        if left > 0 {
             return Err(format!("something is left behind: {stats:?}"));
         }
         if let Some(oracle) = &self.oracle {
@@ -581,6 +589,7 @@ impl World {
                         labels: LabelSet::new(labels.into_iter().map(Into::into)),
                         by: ClaimOrder::Queue,
                         start_on: None,
+                        leased: false,
                         wait_until: None,
                     };
                     self.send(Command::Claim(claim));
@@ -601,7 +610,9 @@ impl World {
                     peak_cpu_percent: None,
                     avg_cpu_percent: None,
                 };
-                let completion = Completion { job: row.id, run, attempt: Some(row.attempt), node: None, outcome };
+                let attempt = Some(row.attempt);
+                let (node, epoch, again) = (None, Some(row.epoch), None);
+                let completion = Completion { job: row.id, run, attempt, node, epoch, outcome, again };
                 reports.entry(row.workflow).or_default().push(completion);
             }
             for (workflow, completions) in reports {
@@ -655,6 +666,8 @@ fn machine(limits: &Limits, recovered: Recovered, options: &Options) -> Machine 
         Some(Sabotage::NoRecent) => machine.break_rule(Broken::ForgetsAtOnce),
         Some(Sabotage::LostTimers) => machine.break_rule(Broken::LosesTimers),
         Some(Sabotage::UncommittedAttempt) => machine.break_rule(Broken::TellsUncommitted),
+        Some(Sabotage::NoDeadlines) => machine.break_rule(Broken::MissesDeadlines),
+        Some(Sabotage::KeptOrphans) => machine.break_rule(Broken::KeepsOrphans),
         Some(Sabotage::AnswerBeforeCommit | Sabotage::NoFence | Sabotage::LostEdge) | None => {}
     }
     machine

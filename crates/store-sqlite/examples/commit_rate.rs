@@ -288,6 +288,9 @@ fn job(id: i64, state: JobState) -> JobRow {
         started_at: held.then_some(Timestamp(1_750_000_000_000)),
         due_at: None,
         result: (state == JobState::Completed).then_some(ResultId(id)),
+        tries: Default::default(),
+        policy: None,
+        expires_at: None,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use forebay_domain::batch::{Batch, JobWrite, Outcomes};
+use forebay_domain::batch::{Batch, JobWrite, LeaseRow, Outcomes};
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, TABLES, Table};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
+use forebay_domain::policy::Policy;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use crate::catalog;
@@ -21,6 +22,7 @@ pub(crate) fn apply(db: &Connection, batch: &Batch) -> rusqlite::Result<Outcomes
     jobs(db, &batch.jobs)?;
     details(db, batch)?;
     edges_and_relations(db, batch)?;
+    leases(db, &batch.leases)?;
     appends(db, &batch.appends)?;
     let outcomes =
         batch.statements.iter().map(|statement| execute(db, statement)).collect::<rusqlite::Result<Outcomes>>()?;
@@ -110,8 +112,11 @@ fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
         statement.raw_bind_parameter(10, row.due_at.map(|at| at.0))?;
         statement.raw_bind_parameter(11, row.result.map(|result| result.0))?;
         statement.raw_bind_parameter(12, row.timer().map(|at| at.0))?;
+        statement.raw_bind_parameter(13, row.tries.number())?;
+        statement.raw_bind_parameter(14, row.expires_at.map(|at| at.0))?;
         if *is_new {
-            statement.raw_bind_parameter(13, row.workflow.0)?;
+            statement.raw_bind_parameter(15, row.policy.map(Policy::to_bytes))?;
+            statement.raw_bind_parameter(16, row.workflow.0)?;
         }
         if statement.raw_execute()? != 1 {
             return Err(no_such_job(row.id));
@@ -153,6 +158,17 @@ fn edges_and_relations(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     let mut new_relation = sql::NEW_RELATION.on(db)?;
     for (job, kind, item) in &batch.relations {
         new_relation.execute([workflow_of(*job)?, job.0, *kind as i64, *item])?;
+    }
+    Ok(())
+}
+
+fn leases(db: &Connection, leases: &[(LeaseRow, bool)]) -> rusqlite::Result<()> {
+    for (lease, begins) in leases {
+        if *begins {
+            sql::NEW_LEASE.on(db)?.execute([lease.workflow.0, lease.node.0, lease.lease_ms])?;
+        } else {
+            sql::DELETE_LEASE.on(db)?.execute([lease.workflow.0, lease.node.0])?;
+        }
     }
     Ok(())
 }
@@ -246,7 +262,13 @@ fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
 
 /// It is gone for everybody at once; its many rows go with `bury`.
 fn delete_workflow(db: &Connection, workflow: WorkflowId) -> rusqlite::Result<()> {
-    for delete in [sql::DELETE_WORKFLOW_LANES, sql::DELETE_WORKFLOW_NEEDS, sql::DELETE_WORKFLOW_STATE, sql::DOOM] {
+    for delete in [
+        sql::DELETE_WORKFLOW_LEASES,
+        sql::DELETE_WORKFLOW_LANES,
+        sql::DELETE_WORKFLOW_NEEDS,
+        sql::DELETE_WORKFLOW_STATE,
+        sql::DOOM,
+    ] {
         delete.on(db)?.execute([workflow.0])?;
     }
     for table in TABLES.into_iter().filter(|table| !matches!(table, Table::Event | Table::Result)) {

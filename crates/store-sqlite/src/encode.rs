@@ -1,16 +1,17 @@
 //! Rows as the domain has them, from and to columns.
 
-use forebay_domain::batch::{LaneRow, March, WorkflowRow};
+use forebay_domain::batch::{LaneRow, LeaseRow, March, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row as CatalogRow, Table, Value};
 use forebay_domain::ids::{Epoch, JobId, LaneId, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
+use forebay_domain::policy::{Policy, Tries};
 use forebay_domain::state::{JobState, STATES};
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Row, ToSql};
 
 /// How many columns the hot row of a job has: what follows it in a list begins here.
-pub(crate) const JOB_COLUMNS: usize = 12;
+pub(crate) const JOB_COLUMNS: usize = 15;
 
 pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
     Ok(JobRow {
@@ -26,6 +27,12 @@ pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         started_at: row.get::<_, Option<i64>>(9)?.map(Timestamp),
         due_at: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         result: row.get::<_, Option<i64>>(11)?.map(ResultId),
+        tries: Tries::from_number(row.get(12)?).ok_or_else(|| unreadable(12, "not a number of tries"))?,
+        policy: match row.get_ref(13)? {
+            ValueRef::Null => None,
+            bytes => Some(Policy::from_bytes(bytes.as_blob()?).ok_or_else(|| unreadable(13, "not a policy"))?),
+        },
+        expires_at: row.get::<_, Option<i64>>(14)?.map(Timestamp),
     })
 }
 
@@ -67,6 +74,11 @@ pub(crate) fn march_numbers(march: Option<March>) -> [Option<i64>; 2] {
         Some(March::Delete) => [Some(5), None],
         Some(March::Create { from }) => [Some(6), Some(from.0)],
     }
+}
+
+/// From (workflow, node, length).
+pub(crate) fn lease_row(row: &Row) -> rusqlite::Result<LeaseRow> {
+    Ok(LeaseRow { workflow: WorkflowId(row.get(0)?), node: NodeId(row.get(1)?), lease_ms: row.get(2)? })
 }
 
 /// From (id, requirement, labels, scheduler).

@@ -195,7 +195,8 @@ mod tests {
         let by_id = ["SEARCH j USING INDEX job_workflow (workflow_id=?)", DETAIL];
         assert_eq!(plan_of(&ALL), by_id);
         assert_eq!(plan_of(&JobQuery { reverse: true, ..ALL }), by_id);
-        assert_eq!(plan_of(&JobQuery { node: Some(NodeId(1)), name: Some("a".into()), ..ALL }), by_id);
+        let of_node = ["SEARCH j USING INDEX job_node (node_id=?)", DETAIL];
+        assert_eq!(plan_of(&JobQuery { node: Some(NodeId(1)), name: Some("a".into()), ..ALL }), of_node);
         assert_eq!(
             plan_of(&JobQuery { sort: JobSort::Name, ..ALL }),
             ["SEARCH d USING INDEX job_detail_name (workflow_id=?)", "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"]

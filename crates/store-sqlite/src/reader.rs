@@ -137,6 +137,10 @@ impl Reader for SqliteReader {
                     let mut job = sql::JOB.on(db)?;
                     Rows::Jobs(found(ids, |id| job.query_row([id.0], encode::job_row).optional())?)
                 }
+                Read::Held(node) => {
+                    let held = |row: &Row| Ok(JobId(row.get(0)?));
+                    Rows::Held(sql::HELD.on(db)?.query_map([node.0], held)?.collect::<Result<_, _>>()?)
+                }
                 Read::Payloads(ids) => {
                     let mut payload = sql::PAYLOAD.on(db)?;
                     let read = |row: &Row| Ok(Payload::from(row.get_ref(0)?.as_blob()?));

@@ -24,7 +24,7 @@ macro_rules! statements {
 macro_rules! job_columns {
     () => {
         "j.id, j.workflow_id, j.lane_id, j.state, j.priority, j.attempt, j.flags, j.node_id, j.epoch, \
-         j.started_at, j.due_at, j.result_id"
+         j.started_at, j.due_at, j.result_id, j.tries, j.policy, j.expires_at"
     };
 }
 /// The hot row of a workflow, as `encode::workflow_row` reads it.
@@ -86,15 +86,22 @@ statements! {
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     NEW_JOB =
         "INSERT INTO job (id, lane_id, state, priority, attempt, flags, node_id, epoch, started_at, due_at, \
-         result_id, timer_at, workflow_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-    /// It does not name the workflow, so that the index on it is left alone.
+         result_id, timer_at, tries, expires_at, policy, workflow_id) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+    /// It does not name the workflow, so that the index on it is left alone, nor the policy, which stays.
     SET_JOB =
         "UPDATE job SET lane_id = ?2, state = ?3, priority = ?4, attempt = ?5, flags = ?6, node_id = ?7, \
-         epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11, timer_at = ?12 WHERE id = ?1";
+         epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11, timer_at = ?12, tries = ?13, expires_at = ?14 \
+         WHERE id = ?1";
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
     NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";
     NEW_RELATION = "INSERT OR IGNORE INTO relation (workflow_id, job_id, kind, item) VALUES (?1, ?2, ?3, ?4)";
+
+    LEASES = "SELECT workflow_id, node_id, lease_ms FROM lease";
+    NEW_LEASE = "INSERT OR REPLACE INTO lease (workflow_id, node_id, lease_ms) VALUES (?1, ?2, ?3)";
+    DELETE_LEASE = "DELETE FROM lease WHERE workflow_id = ?1 AND node_id = ?2";
+    HELD = "SELECT id FROM job WHERE node_id = ?1";
 
     DELETE_JOB = "DELETE FROM job WHERE id = ?2 AND workflow_id = ?1";
     DELETE_JOB_DETAIL = "DELETE FROM job_detail WHERE job_id = ?2 AND workflow_id = ?1";
@@ -115,6 +122,7 @@ statements! {
         "DELETE FROM result WHERE id IN (SELECT id FROM result WHERE workflow_id = ?1 LIMIT ?2)";
 
     DELETE_WORKFLOW_STATE = "DELETE FROM workflow_state WHERE id = ?1";
+    DELETE_WORKFLOW_LEASES = "DELETE FROM lease WHERE workflow_id = ?1";
     DELETE_WORKFLOW_LANES = "DELETE FROM lane WHERE workflow_id = ?1";
     DELETE_WORKFLOW_NEEDS = "DELETE FROM requirement_needs WHERE workflow_id = ?1";
 
@@ -175,9 +183,9 @@ statements! {
     DEPENDENCIES_COUNT = "SELECT count(*) FROM dependency WHERE workflow_id = ?1 AND job_id < ?2";
 }
 
-/// Those that read a whole table: a dozen rows at a start; a row for each workflow, when an operator
-/// asks.
-pub(crate) const WHOLE: [&str; 2] = ["SEQUENCES", "TOTALS"];
+/// Those that read a whole table: a dozen rows and one for each worker at a start; a row for each
+/// workflow, when an operator asks.
+pub(crate) const WHOLE: [&str; 3] = ["SEQUENCES", "LEASES", "TOTALS"];
 
 /// Each with its name.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -229,6 +237,12 @@ mod tests {
         ] {
             assert_eq!(schema::tests::plan(&db, sql.0), [step]);
         }
+    }
+
+    #[test]
+    fn what_a_node_holds_is_found_by_index() {
+        let db = schema::tests::migrated();
+        assert_eq!(schema::tests::plan(&db, HELD.0), ["SEARCH job USING COVERING INDEX job_node (node_id=?)"]);
     }
 
     #[test]

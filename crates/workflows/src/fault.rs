@@ -155,6 +155,14 @@ impl Doing {
             NodeMismatch { job, given, current } => Fault::unprocessable(format!(
                 "Compute node mismatch: provided {given} but job_id={job} runs on compute node {current}"
             )),
+            EpochMismatch { job, given, current } => Fault::unprocessable(format!(
+                "Boot epoch mismatch: provided {given} but job_id={job} was claimed in {current}",
+                given = given.0,
+                current = current.0
+            )),
+            NoLease(node) => {
+                Fault::new(StatusCode::GONE, format!("compute node {node} has no lease, or none any more"))
+            }
             NoAttemptLeft { attempt, attempts_max, .. } => Fault::unprocessable(format!(
                 "Job cannot be retried: attempt_id={attempt} >= max_retries={attempts_max}"
             )),

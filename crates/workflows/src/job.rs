@@ -108,6 +108,8 @@ pub(crate) fn new_job(mut job: JobModel) -> NewJob {
         priority: job.priority.unwrap_or(0),
         cancel_on_failure: job.cancel_on_blocking_job_failure.unwrap_or(true),
         not_before: None,
+        policy: None,
+        expires_at: None,
         depends_on: depends_on.into(),
         relations: relations.into(),
         payload: payload_of(job),

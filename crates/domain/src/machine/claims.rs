@@ -8,7 +8,7 @@ use core::cmp::Reverse;
 use super::{Machine, Step, Trace, Work};
 use crate::claim::{Needs, Packing};
 use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
-use crate::ids::{JobId, LaneId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use crate::ids::{Epoch, JobId, LaneId, NodeId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{Lane, OrderKey};
 use crate::state::{Event, JobState};
@@ -63,6 +63,7 @@ type OrderRank = (Reverse<i64>, [Reverse<i64>; 4]);
 impl Machine {
     pub(super) fn claim(&mut self, now: Timestamp, ticket: Ticket, claim: &Claim) -> Step {
         self.resident(claim.workflow)?;
+        self.needs_lease(now, claim.start_on.filter(|_| claim.leased))?;
         self.begin_claim(now, ticket, claim.clone(), None)
     }
 
@@ -197,6 +198,19 @@ impl Machine {
         }
     }
 
+    /// Refuses the waiting claims of a node whose lease is over. What they took is found with all that
+    /// the node holds.
+    pub(super) fn drop_claims_of(&mut self, id: WorkflowId, node: NodeId) {
+        let Some(workflow) = self.workflows.get(&id) else { return };
+        let of_node = |waiting: &&WaitingClaim| waiting.claim.leased && waiting.claim.start_on == Some(node);
+        let all = workflow.starved.iter().chain(&workflow.waiting).filter(of_node);
+        for ticket in all.map(|waiting| waiting.ticket).collect::<Vec<Ticket>>() {
+            if let Some(waiting) = self.remove_waiting(id, ticket) {
+                self.refuse_waiting(waiting, Rejection::NoLease(node));
+            }
+        }
+    }
+
     /// A waiting claim of a workflow that is deleted: what it took goes with it.
     pub(super) fn refuse_waiting(&mut self, waiting: WaitingClaim, rejection: Rejection) {
         self.unlist(&waiting);
@@ -289,7 +303,7 @@ impl Machine {
     fn hand(&mut self, now: Timestamp, job: JobId, waiting: &mut WaitingClaim) {
         let epoch = self.epoch;
         let mut row =
-            self.transition(job, Event::Claim, |row| row.epoch = epoch).expect("what is in a window is ready");
+            self.transition(job, Event::Claim, |row| begin(row, now, epoch)).expect("what is in a window is ready");
         if let Some(node) = waiting.claim.start_on {
             let start = |row: &mut JobRow| {
                 row.node = Some(node);
@@ -361,6 +375,14 @@ impl WaitingClaim {
     /// What it took and still has.
     fn kept(self) -> Vec<JobRow> {
         self.taken.into_iter().filter(|taken| taken.kept).map(|taken| taken.row).collect()
+    }
+}
+
+/// A job is handed out: its attempt begins.
+pub(super) fn begin(row: &mut JobRow, now: Timestamp, epoch: Epoch) {
+    row.epoch = epoch;
+    if row.policy.is_some() {
+        row.due_at = row.deadline(now);
     }
 }
 

@@ -98,7 +98,7 @@ impl Machine {
                 let checked = self.spawning(parent).and_then(|id| self.check_jobs(id, jobs));
                 checked.and_then(|()| self.insert_jobs(id, jobs, Some(parent)))
             }
-            (None, Work::Command(..) | Work::Due(_) | Work::GiveBack(_) | Work::Resume(_)) => {
+            (None, Work::Command(..) | Work::Due(_) | Work::Orphan { .. } | Work::GiveBack(_) | Work::Resume(_)) => {
                 unreachable!("prerequisites are looked up for new jobs only")
             }
         };

@@ -14,6 +14,7 @@ use crate::graph::Graph;
 use crate::ids::{JobId, LaneId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow, NewJob};
 use crate::plan::{Aim, Change, Changed};
+use crate::policy::Tries;
 use crate::state::JobState;
 
 /// A change in bulk, and how far it came.
@@ -261,6 +262,9 @@ impl Machine {
             started_at: None,
             due_at: job.not_before,
             result: None,
+            tries: Tries::default(),
+            policy: job.policy,
+            expires_at: job.expires_at,
         };
         self.open.new_job(row, JobDetail { job: id, workflow, name: job.name, payload: job.payload });
         for prerequisite in job.depends_on {

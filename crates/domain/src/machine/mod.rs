@@ -4,9 +4,11 @@
 
 mod claims;
 mod jobs;
+mod leases;
 mod marches;
 mod open;
 mod outcomes;
+mod policies;
 mod reads;
 mod timers;
 mod trace;
@@ -23,7 +25,7 @@ use crate::catalog::{Statement, Table};
 use crate::claim::Needs;
 use crate::command::{Answer, Claimed, Command, Rejection, Scope};
 use crate::graph::Graph;
-use crate::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{LabelSet, Lane};
 use crate::limits::{Egress, Limits};
@@ -33,6 +35,7 @@ use crate::state::{Event, JobState};
 use crate::window::Entered;
 
 use claims::WaitingClaim;
+use leases::Leases;
 use open::OpenBatch;
 use reads::{Flight, Purpose};
 use timers::Timers;
@@ -79,6 +82,11 @@ enum Work {
     Command(Ticket, Command),
     /// A job's moment has come.
     Due(JobId),
+    /// A job of a node whose lease is over.
+    Orphan {
+        job: JobId,
+        node: NodeId,
+    },
     /// Jobs as they were handed out to a caller who left.
     GiveBack(Vec<JobRow>),
     /// A workflow's march did not end before a crash.
@@ -92,7 +100,7 @@ impl Work {
         match self {
             Work::Command(_, Command::Start { .. } | Command::Claim(_) | Command::Report(_)) => false,
             Work::Command(..) | Work::Resume(_) => true,
-            Work::Due(_) | Work::GiveBack(_) => false,
+            Work::Due(_) | Work::Orphan { .. } | Work::GiveBack(_) => false,
         }
     }
 }
@@ -183,6 +191,7 @@ pub struct Machine {
     /// Changed or read jobs, in the order of their batches, until no read in flight is older.
     recent: VecDeque<(Lsn, JobId)>,
     timers: Timers,
+    leases: Leases,
     deadlines: BTreeSet<(Timestamp, WorkflowId, Ticket)>,
     waiters: Map<Ticket, WorkflowId>,
     sequences: BTreeMap<Sequence, Ids>,
@@ -236,6 +245,7 @@ pub struct Stats {
     pub timers: usize,
     /// There may be more timers in the store.
     pub timers_behind: bool,
+    pub leases: usize,
     pub graph_bytes: usize,
     pub backlog: usize,
 }
@@ -273,6 +283,7 @@ impl Machine {
             held_kept: 0,
             recent: VecDeque::new(),
             timers: Timers::new(),
+            leases: Leases::new(recovered.leases),
             deadlines: BTreeSet::new(),
             waiters: Map::default(),
             sequences,
@@ -316,10 +327,11 @@ impl Machine {
         self.serve(now);
     }
 
-    /// Does what has come due: a page of timers at most, claims that have waited long enough.
+    /// Does what has come due: leases, a page of timers at most, claims that have waited long enough.
     pub fn tick(&mut self, now: Timestamp) {
         // First: what it lets wait for a moment may be due.
         self.march(now);
+        self.end_leases(now);
         self.fire(now);
         self.serve(now);
         self.expire_waiting(now);
@@ -329,10 +341,7 @@ impl Machine {
     pub fn next_deadline(&self) -> Option<Timestamp> {
         let timer = self.next_moment().map(|moment| moment.at);
         let waiting = self.deadlines.first().map(|deadline| deadline.0);
-        match (timer, waiting) {
-            (Some(timer), Some(waiting)) => Some(timer.min(waiting)),
-            (one, None) | (None, one) => one,
-        }
+        [timer, waiting, self.leases.next()].into_iter().flatten().min()
     }
 
     /// Whether changes go on by themselves from commit to commit.
@@ -403,6 +412,7 @@ impl Machine {
             marches: self.marches.len(),
             timers: self.timers.len(),
             timers_behind: self.timers.is_behind(),
+            leases: self.leases.len(),
             graph_bytes: self.workflows.values().filter_map(|w| w.graph.as_ref()).map(Graph::bytes).sum(),
             backlog: self.open.len(),
         }
@@ -423,6 +433,7 @@ impl Machine {
         let step = match &mut work {
             Work::Command(ticket, command) => self.command(now, *ticket, command),
             Work::Due(job) => self.due(now, *job),
+            Work::Orphan { job, node } => self.orphan(now, *job, *node),
             Work::GiveBack(rows) => self.take_back(rows),
             Work::Resume(id) => self.resume(now, *id),
         };
@@ -434,7 +445,7 @@ impl Machine {
     fn conclude(&mut self, step: Step, work: Work) {
         match step {
             Ok(None) => {
-                self.timers.is_done(&work);
+                self.is_done(&work);
                 if let Work::Command(ticket, _) = work {
                     self.tracer.note(Trace::Done(ticket));
                 }
@@ -456,8 +467,17 @@ impl Machine {
         }
     }
 
+    /// Work that nobody waits for is over.
+    fn is_done(&mut self, work: &Work) {
+        match work {
+            Work::Due(_) => self.timers.is_seen_to(),
+            Work::Orphan { node, .. } => self.orphan_is_seen_to(*node),
+            Work::Command(..) | Work::GiveBack(_) | Work::Resume(_) => {}
+        }
+    }
+
     fn answer(&mut self, work: &Work, answer: Answer) {
-        self.timers.is_done(work);
+        self.is_done(work);
         match work {
             Work::Command(ticket, command) => {
                 self.tracer.note(Trace::Done(*ticket));
@@ -468,7 +488,7 @@ impl Machine {
                 self.answers.push((*ticket, self.stamp(command, &answer), answer));
             }
             Work::Resume(id) => self.tracer.note(Trace::Resumed(*id)),
-            Work::Due(_) | Work::GiveBack(_) => {}
+            Work::Due(_) | Work::Orphan { .. } | Work::GiveBack(_) => {}
         }
     }
 
@@ -490,6 +510,7 @@ impl Machine {
             | Command::DeleteJobs { .. }
             | Command::Retry { .. }
             | Command::SetState { .. }
+            | Command::Heartbeat { .. }
             | Command::CreateRequirements { .. }
             | Command::UpdateRequirement { .. }
             | Command::Insert { .. }
@@ -559,6 +580,9 @@ impl Machine {
                 self.retry(now, *job, *run, *attempts_max, *delay_ms)
             }
             Command::SetState { job, run, state } => self.set_state(now, *job, *run, *state),
+            Command::Heartbeat { workflow, node, lease_ms, begin } => {
+                self.heartbeat(now, *workflow, *node, *lease_ms, *begin)
+            }
             Command::CreateRequirements { workflow, rows } => self.create_requirements(*workflow, rows),
             Command::UpdateRequirement { workflow, id, set, needs } => {
                 self.update_requirement(*workflow, *id, set, *needs)
@@ -633,7 +657,11 @@ impl Machine {
     fn transition(&mut self, id: JobId, event: Event, edit: impl FnOnce(&mut JobRow)) -> Result<JobRow, Rejection> {
         let slot = self.slots.get(&id).expect("a job is loaded before it changes");
         let mut row = slot.row;
+        let not_before = row.not_before();
         row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
+        if !row.state.is_held() {
+            row.due_at = not_before;
+        }
         edit(&mut row);
         self.put(row);
         if self.arming || event.rearms() {

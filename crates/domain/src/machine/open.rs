@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::{Map, Workflow};
-use crate::batch::{Batch, JobDetail, JobWrite, LaneRow, Sequence};
+use crate::batch::{Batch, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
 use crate::catalog::{Row, Statement, Table};
 use crate::claim::Needs;
 use crate::ids::{JobId, Lsn, RequirementId, WorkflowId};
@@ -114,6 +114,11 @@ impl OpenBatch {
 
     pub fn relation(&mut self, job: JobId, kind: RelationKind, item: i64) {
         self.batch.relations.push((job, kind, item));
+        self.changes += 1;
+    }
+
+    pub fn lease(&mut self, row: LeaseRow, begins: bool) {
+        self.batch.leases.push((row, begins));
         self.changes += 1;
     }
 

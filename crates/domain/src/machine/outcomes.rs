@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use super::claims::begin;
 use super::{Machine, Slot, Step, Stop, Trace};
 use crate::batch::Sequence;
 use crate::catalog::{Row, Statement, Table, Value};
@@ -9,6 +10,7 @@ use crate::command::{Answer, Completion, Rejection, Report};
 use crate::graph::Place;
 use crate::ids::{JobId, NodeId, ResultId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
+use crate::policy::{OnEnd, Tries};
 use crate::state::{Event, JobState};
 
 impl Machine {
@@ -33,6 +35,9 @@ impl Machine {
         if report.claim.is_some() && self.waiters.len() >= self.limits.waiting_max {
             // Before anything is accepted: its claim could not wait.
             return Err(Rejection::Limit { option: "waiting_max", max: self.limits.waiting_max as u64 }.into());
+        }
+        if let Some(claim) = &report.claim {
+            self.needs_lease(now, claim.start_on.filter(|_| claim.leased))?;
         }
         let completions = core::mem::take(&mut report.completions);
         let rows: Vec<Option<JobRow>> =
@@ -68,7 +73,7 @@ impl Machine {
 
     /// The fence, then the outcome with all that follows from it.
     fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
-        let Completion { job, run, attempt, node, outcome } = completion;
+        let Completion { job, run, attempt, node, epoch, outcome, again } = completion;
         let row = self.slots.get(job).ok_or(Rejection::NoSuchJob(*job))?.row;
         if row.workflow != workflow {
             return Err(Rejection::OtherWorkflow { job: *job, workflow });
@@ -102,18 +107,29 @@ impl Machine {
         {
             return Err(Rejection::NodeMismatch { job: *job, given, current });
         }
+        if let Some(given) = epoch.filter(|given| *given != row.epoch) {
+            return Err(Rejection::EpochMismatch { job: *job, given, current: row.epoch });
+        }
         row.state.on(event).ok_or(Rejection::WrongState { job: *job, state: row.state })?;
+        let again = again.as_ref().filter(|_| outcome.state == JobState::Failed && row.policy.is_some());
+        if again.is_some() && !row.state.is_held() {
+            return Err(Rejection::WrongState { job: *job, state: row.state });
+        }
         let result = ResultId(self.take_ids(Sequence::Row(Table::Result), 1));
         let blamed = match outcome.state {
             JobState::Failed => outcome.return_code != 0,
             state => matches!(state, JobState::Canceled | JobState::Terminated),
         };
         self.open.append(Table::Result, result_row(result, run, &row, completion));
+        if let Some(again) = again {
+            return self.try_again(now, row, again, result).map(drop);
+        }
+        let dead = event == Event::Fail && row.policy.is_some_and(|policy| policy.on_end == OnEnd::DeadLetter);
         let ended = self.transition(*job, event, |row| {
             row.result = Some(result);
             row.node = None;
             row.started_at = None;
-            row.flags = row.flags.with(JobFlags::BLAMED, blamed);
+            row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::DEAD_LETTER, dead);
         })?;
         if ended.state.has_ended() {
             self.release(now, workflow, *job);
@@ -248,18 +264,28 @@ impl Machine {
             return Err(Rejection::NoAttemptLeft { job, attempt: row.attempt, attempts_max }.into());
         }
         let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
-        let again = self.again(row, event, due_at)?;
+        let again = self.again(now, row, event, due_at)?;
         Ok(Some(Answer::Job(again)))
     }
 
     /// A new attempt of a job, now or later.
-    fn again(&mut self, row: JobRow, event: Event, due_at: Option<Timestamp>) -> Result<JobRow, Rejection> {
+    fn again(
+        &mut self,
+        now: Timestamp,
+        row: JobRow,
+        event: Event,
+        due_at: Option<Timestamp>,
+    ) -> Result<JobRow, Rejection> {
         let again = self.transition(row.id, event, |row| {
             row.attempt += 1;
             row.node = None;
             row.started_at = None;
             row.due_at = due_at;
-            row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+            // Whoever sends it back means it: what was counted, and what ended it, is over.
+            row.tries = Tries::default();
+            row.expires_at = row.expires_at.filter(|expires| *expires > now);
+            let flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+            row.flags = flags.with(JobFlags::DEAD_LETTER, false);
         })?;
         if row.state.has_ended() {
             self.rearm(row.workflow, row.id, row.flags.has(JobFlags::BLAMED));
@@ -281,7 +307,7 @@ impl Machine {
             JobState::Blocked => Event::Block,
             JobState::Ready if row.state.is_held() => Event::GiveBack,
             JobState::Ready if row.state.has_ended() || row.state == JobState::PendingFailed => {
-                return Ok(Some(Answer::Job(self.again(row, Event::Retry, None)?)));
+                return Ok(Some(Answer::Job(self.again(now, row, Event::Retry, None)?)));
             }
             JobState::Ready => Event::Free,
             JobState::Claimed => Event::Claim,
@@ -296,13 +322,14 @@ impl Machine {
         let held = matches!(event, Event::Claim | Event::Start);
         let changed = self.transition(job, event, |row| {
             if event == Event::Claim {
-                row.epoch = epoch;
+                begin(row, now, epoch);
             }
             if !held {
                 row.node = None;
                 row.started_at = None;
             }
-            row.flags = row.flags.with(JobFlags::BLAMED, row.state.has_ended()).with(JobFlags::CASCADED, false);
+            let flags = row.flags.with(JobFlags::BLAMED, row.state.has_ended()).with(JobFlags::CASCADED, false);
+            row.flags = flags.with(JobFlags::DEAD_LETTER, false);
         })?;
         match (row.state.has_ended(), changed.state.has_ended()) {
             (false, true) => self.release(now, row.workflow, job),

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::{Broken, Found, Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
 use crate::command::{Answer, Claimed, Rejection};
 use crate::graph::Graph;
-use crate::ids::{JobId, LaneId, Lsn, Ticket, Timestamp, WorkflowId};
+use crate::ids::{JobId, LaneId, Lsn, NodeId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{Lane, OrderKey};
 use crate::plan::Aim;
@@ -32,6 +32,9 @@ pub(super) enum Purpose {
     },
     Due {
         epoch: u32,
+    },
+    Held {
+        node: NodeId,
     },
     Workflow {
         id: WorkflowId,
@@ -75,6 +78,7 @@ impl Machine {
         match (purpose, rows) {
             (Purpose::Page { lane, epoch }, Rows::Page(rows)) => self.apply_page(lane, epoch, what, lsn, rows),
             (Purpose::Due { epoch }, Rows::Due(moments)) => self.apply_due(epoch, what, lsn, &moments),
+            (Purpose::Held { node }, Rows::Held(jobs)) => self.apply_held(now, node, jobs),
             (Purpose::Workflow { id, works }, Rows::Workflow(rows)) => {
                 self.workflow_reads.remove(&id);
                 self.parked -= works.len();
@@ -92,7 +96,13 @@ impl Machine {
             // A reader that answers something else than it was asked has no answer for us.
             (
                 _,
-                Rows::Page(_) | Rows::Due(_) | Rows::Workflow(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Payloads(_),
+                Rows::Page(_)
+                | Rows::Due(_)
+                | Rows::Held(_)
+                | Rows::Workflow(_)
+                | Rows::Graph(_)
+                | Rows::Jobs(_)
+                | Rows::Payloads(_),
             ) => {
                 unreachable!("a reader answers each read with the rows of its kind")
             }
@@ -154,6 +164,7 @@ impl Machine {
             }
             Purpose::Page { .. }
             | Purpose::Due { .. }
+            | Purpose::Held { .. }
             | Purpose::Rows { .. }
             | Purpose::Prerequisites { .. }
             | Purpose::Payloads { .. } => {}
@@ -165,8 +176,8 @@ impl Machine {
         self.next_read += 1;
         let aim = match &purpose {
             Purpose::Rows { aim, .. } => Some(*aim),
-            Purpose::Page { .. } | Purpose::Due { .. } | Purpose::Workflow { .. } | Purpose::Jobs { .. } => None,
-            Purpose::Prerequisites { .. } | Purpose::Payloads { .. } => None,
+            Purpose::Page { .. } | Purpose::Due { .. } | Purpose::Held { .. } | Purpose::Workflow { .. } => None,
+            Purpose::Jobs { .. } | Purpose::Prerequisites { .. } | Purpose::Payloads { .. } => None,
         };
         self.reads.push(ReadRequest { id, after, what: what.clone(), aim });
         self.flights.insert(id, Flight { asked_at: self.committed, after, what, purpose });
@@ -455,6 +466,7 @@ impl Machine {
         self.flights.retain(|_, flight| match &flight.purpose {
             Purpose::Page { lane, .. } => lanes.contains_key(lane),
             Purpose::Due { .. }
+            | Purpose::Held { .. }
             | Purpose::Workflow { .. }
             | Purpose::Rows { .. }
             | Purpose::Jobs { .. }

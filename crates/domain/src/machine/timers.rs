@@ -11,7 +11,7 @@ use super::{Broken, Machine, Purpose, Step, Stop, Trace, Work};
 use crate::ids::{JobId, Lsn, Timestamp};
 use crate::job::JobRow;
 use crate::port::{Moment, Read};
-use crate::state::{Event, JobState};
+use crate::state::Event;
 use crate::window::{Entered, Window};
 
 #[derive(Debug)]
@@ -54,9 +54,9 @@ impl Timers {
         self.reading -= usize::from(matches!(work, Work::Due(_)));
     }
 
-    /// Such work is done.
-    pub fn is_done(&mut self, work: &Work) {
-        self.unseen -= usize::from(matches!(work, Work::Due(_)));
+    /// A job whose moment has come was seen to.
+    pub fn is_seen_to(&mut self) {
+        self.unseen -= 1;
     }
 
     /// Forgets what no page in flight can be too old for.
@@ -77,13 +77,13 @@ impl Machine {
     /// A job's row changed, came to be or went: so does its timer.
     pub(super) fn retime(&mut self, before: Option<&JobRow>, after: Option<&JobRow>) {
         let (before, after) = (before.and_then(JobRow::moment), after.and_then(JobRow::moment));
-        if before == after {
-            return;
-        }
-        if let Some(moment) = before {
+        if let Some(moment) = before
+            && before != after
+        {
             self.timers.window.leave(moment);
             self.want_moments();
         }
+        // Even if it is as before: that one may just have been taken out to be seen to.
         if let Some(moment) = after {
             let lsn = self.open.lsn();
             match self.timers.window.enter(moment, lsn, self.limits.timers_window) {
@@ -173,15 +173,24 @@ impl Machine {
 
     /// A job's moment has come.
     pub(super) fn due(&mut self, now: Timestamp, job: JobId) -> Step {
-        match self.resident_job(job) {
-            Ok(row) if row.state == JobState::Scheduled && row.due_at.is_some_and(|due| due <= now) => {
-                self.transition(job, Event::Free, |row| row.due_at = None)?;
-                self.tracer.note(Trace::Due(job));
-                Ok(None)
-            }
-            // It was canceled, or put off, since.
-            Ok(_) | Err(Stop::Rejected(_)) => Ok(None),
-            Err(stop) => Err(stop),
+        let row = match self.resident_job(job) {
+            Ok(row) if row.timer().is_some_and(|at| at <= now) => row,
+            // It was canceled, put off, or is over since.
+            Ok(_) | Err(Stop::Rejected(_)) => return Ok(None),
+            Err(stop) => return Err(stop),
+        };
+        if self.tracer.breaks(Broken::MissesDeadlines) && row.state.is_held() {
+            return Ok(None);
         }
+        if row.state.is_held() {
+            self.lose(now, row)?;
+        } else if row.expires_at.is_some_and(|expires| expires <= now) {
+            self.needs_graph(row.workflow)?;
+            self.end_badly(now, row, |_| {})?;
+        } else {
+            self.transition(job, Event::Free, |row| row.due_at = None)?;
+        }
+        self.tracer.note(Trace::Due(job));
+        Ok(None)
     }
 }

@@ -1,7 +1,7 @@
 //! What the machine did, one thing after the other: for a simulator that does the same beside it.
 //! Without the feature `trace` nothing of it is left.
 
-use crate::ids::{JobId, Ticket, Timestamp, WorkflowId};
+use crate::ids::{JobId, NodeId, Ticket, Timestamp, WorkflowId};
 
 /// One thing that the machine did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,8 +18,14 @@ pub enum Trace {
     Taken(Ticket, JobId),
     /// It was decided what a claim gets.
     Finished(Ticket),
-    /// A scheduled job's moment came.
+    /// A job's moment came.
     Due(JobId),
+    /// A compute node's lease is over.
+    LeaseOver(NodeId),
+    /// All that the node held is back.
+    LeaseGone(NodeId),
+    /// A job was taken from a node whose lease is over.
+    Orphan(JobId),
     /// A claim that was refused put back a job that it had taken.
     Back(JobId),
     /// It was looked whether a job that reached nobody goes back, and whether it did.
@@ -35,6 +41,10 @@ pub enum Broken {
     LosesTimers,
     /// Where it answers at once, it does so of new attempts, too.
     TellsUncommitted,
+    /// It does not look at jobs that are held when their moment comes.
+    MissesDeadlines,
+    /// It leaves the jobs of a node whose lease is over where they are.
+    KeepsOrphans,
 }
 
 /// Where it is written down, once it is switched on.

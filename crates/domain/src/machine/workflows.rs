@@ -57,6 +57,8 @@ impl Machine {
         for job in gone {
             self.remove_slot(job);
         }
+        self.forget_leases(id);
+        self.forget_leases(id);
         self.open.delete_workflow(id);
         self.deleted.insert(id, self.open.lsn());
         Ok(Some(Answer::Done))

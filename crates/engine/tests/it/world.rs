@@ -245,6 +245,8 @@ pub fn create_jobs(workflow: WorkflowId, jobs: usize) -> Command {
         priority: 0,
         cancel_on_failure: true,
         not_before: None,
+        policy: None,
+        expires_at: None,
         depends_on: [].into(),
         relations: [].into(),
     };
@@ -261,7 +263,8 @@ pub fn waiting_claim(workflow: WorkflowId) -> Command {
 }
 
 pub fn a_claim(workflow: WorkflowId, limit: u32, wait_until: Option<Timestamp>) -> Claim {
-    Claim { workflow, limit, labels: LabelSet::default(), by: ClaimOrder::Queue, start_on: None, wait_until }
+    let labels = LabelSet::default();
+    Claim { workflow, limit, labels, by: ClaimOrder::Queue, start_on: None, leased: false, wait_until }
 }
 
 pub fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
@@ -275,7 +278,8 @@ pub fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
         peak_cpu_percent: None,
         avg_cpu_percent: None,
     };
-    let completion = Completion { job: row.id, run: 0, attempt: Some(row.attempt), node: None, outcome };
+    let attempt = Some(row.attempt);
+    let completion = Completion { job: row.id, run: 0, attempt, node: None, epoch: None, outcome, again: None };
     Command::Report(Report { workflow, completions: vec![completion], claim: None })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forebay_domain::batch::{Batch, JobWrite, LaneRow, March, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, JobWrite, LaneRow, LeaseRow, March, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::ids::{
     Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
@@ -20,6 +20,8 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("each recovery makes a new epoch durable", each_recovery_makes_a_new_epoch),
         ("sequences are kept at their last mark", sequences_are_kept),
         ("timers are read by pages, soonest first, as their jobs are now", timers_are_read),
+        ("leases are recovered until they are over", leases_are_kept),
+        ("the jobs that a node holds are found", jobs_of_a_node_are_found),
         ("the same batch again changes nothing and answers as it did", the_same_batch_again),
         ("an older batch again changes nothing", an_older_batch_again),
         ("every field of a hot row is read back as it was written", every_field_is_read_back),
@@ -92,12 +94,52 @@ fn timers_are_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(due(bench, Some(e), 1), moments(&[d]));
     assert_eq!(due(bench, Some(a), 10), []);
     let later = JobRow { due_at: Some(Timestamp(400)), ..*b };
+    let expiring = JobRow { expires_at: Some(Timestamp(310)), ..job_row(7, 0) };
+    let held = JobRow { state: JobState::Running, policy: Some(POLICY), due_at: Some(Timestamp(320)), ..job_row(8, 0) };
+    bench.commit(create([expiring, held]));
     bench.commit(change([later, JobRow { state: JobState::Ready, ..*d }, JobRow { state: JobState::Canceled, ..*e }]));
-    assert_eq!(due(bench, None, 10), moments(&[a, &later]));
+    assert_eq!(due(bench, None, 10), moments(&[a, &expiring, &held, &later]));
     bench.commit(Batch { jobs_deleted: vec![a.id], ..Batch::default() });
-    assert_eq!(due(bench, None, 10), moments(&[&later]));
+    assert_eq!(due(bench, None, 10), moments(&[&expiring, &held, &later]));
     bench.commit(Batch { workflows_deleted: vec![W], ..Batch::default() });
     assert_eq!(due(bench, None, 10), []);
+}
+
+fn leases_are_kept<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    let lease = |node, workflow| LeaseRow { node: NodeId(node), workflow: WorkflowId(workflow), lease_ms: node * 1000 };
+    let of = |bench: &mut Bench<S, R>| {
+        let mut leases = bench.store.recover().expect("recovers").leases;
+        leases.sort_by_key(|lease| lease.node);
+        leases
+    };
+    assert_eq!(of(bench), []);
+    bench.commit(ground());
+    bench.commit(workflow_batch(2));
+    let all = [lease(5, 1), lease(7, 2), lease(9, 1)];
+    bench.commit(Batch { leases: all.map(|lease| (lease, true)).to_vec(), ..Batch::default() });
+    assert_eq!(of(bench), all);
+    bench.commit(Batch { leases: vec![(all[0], false)], ..Batch::default() });
+    assert_eq!(of(bench), all[1..]);
+    // Begun and over within one batch.
+    bench.commit(Batch { leases: vec![(all[0], true), (all[0], false)], ..Batch::default() });
+    assert_eq!(of(bench), all[1..]);
+    bench.commit(Batch { workflows_deleted: vec![W], ..Batch::default() });
+    assert_eq!(of(bench), [all[1]]);
+}
+
+fn jobs_of_a_node_are_found<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    let held = |bench: &mut Bench<S, R>, node| match bench.read(Read::Held(NodeId(node))) {
+        Rows::Held(jobs) => jobs.into_iter().map(|job| job.0).collect::<BTreeSet<i64>>(),
+        other => panic!("jobs of a node were asked for: {other:?}"),
+    };
+    let on = |id, node| JobRow { state: JobState::Running, node: Some(NodeId(node)), ..job_row(id, 0) };
+    bench.commit(ground());
+    bench.commit(create([on(1, 5), on(2, 7), on(3, 5), job_row(4, 0)]));
+    assert_eq!(held(bench, 5), BTreeSet::from([1, 3]));
+    bench.commit(change([job_row(1, 0), on(4, 5), on(2, 8)]));
+    assert_eq!(held(bench, 5), BTreeSet::from([3, 4]));
+    assert_eq!(held(bench, 7), BTreeSet::new());
+    assert_eq!(held(bench, 8), BTreeSet::from([2]));
 }
 
 fn the_same_batch_again<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
@@ -141,6 +183,9 @@ fn every_field_is_read_back<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         started_at: Some(Timestamp(1_700_000_000_123)),
         due_at: Some(Timestamp(i64::MAX)),
         result: Some(ResultId(9)),
+        tries: Tries { failures: 3, losses: u16::MAX },
+        policy: Some(POLICY),
+        expires_at: Some(Timestamp(7)),
     };
     let rows: Vec<JobRow> =
         STATE_LIST.iter().zip(1..).map(|(&state, id)| JobRow { state, ..job_row(id, id) }).chain([full]).collect();
@@ -149,7 +194,8 @@ fn every_field_is_read_back<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let Rows::Jobs(mut read) = bench.read(Read::Jobs(ids)) else { panic!("jobs were asked for") };
     read.sort_by_key(|row| row.id);
     assert_eq!(read, rows);
-    let bare = JobRow { node: None, started_at: None, due_at: None, result: None, attempt: 78, ..full };
+    let tries = Tries::default();
+    let bare = JobRow { node: None, started_at: None, due_at: None, result: None, attempt: 78, tries, ..full };
     bench.commit(change([bare]));
     assert_eq!(bench.reader.job(full.id).expect("reads").map(|view| view.row), Some(bare));
 }

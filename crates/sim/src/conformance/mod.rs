@@ -4,12 +4,15 @@ mod catalog;
 mod jobs;
 mod random;
 
+use std::num::NonZeroU16;
+
 use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow};
 use forebay_domain::lane::LabelSet;
+use forebay_domain::policy::{Backoff, OnEnd, Policy, Tries};
 use forebay_domain::port::{Read, Reader, Rows, Store};
 use forebay_domain::state::{JobState, STATES};
 
@@ -126,8 +129,21 @@ fn job_row(id: i64, priority: i64) -> JobRow {
         started_at: None,
         due_at: None,
         result: None,
+        tries: Tries::default(),
+        policy: None,
+        expires_at: None,
     }
 }
+
+/// A policy that says something in each of its fields.
+const POLICY: Policy = Policy {
+    deadline_ms: 30_000,
+    failures_max: NonZeroU16::new(3),
+    losses_max: None,
+    backoff: Backoff { base_ms: 100, cap_ms: 60_000, factor: 2, jitter_percent: 10 },
+    at_most_once: true,
+    on_end: OnEnd::DeadLetter,
+};
 
 /// New jobs, named `job-ID`, with their id as payload.
 fn create(rows: impl IntoIterator<Item = JobRow>) -> Batch {

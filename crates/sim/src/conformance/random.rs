@@ -162,7 +162,8 @@ impl Made {
 
     /// A row for a job: where it is new in a random lane, otherwise in one of the same workflow.
     fn random_row(&mut self, id: JobId) -> JobRow {
-        let of = self.jobs.iter().find(|row| row.id == id).map(|row| row.workflow);
+        let old = self.jobs.iter().find(|row| row.id == id).copied();
+        let of = old.map(|row| row.workflow);
         let lanes: Vec<&LaneRow> =
             self.lanes.iter().filter(|lane| of.is_none_or(|workflow| lane.workflow == workflow)).collect();
         let lane = *self.random.pick(&lanes).expect("each workflow has a lane");
@@ -180,6 +181,10 @@ impl Made {
             started_at: random.chance(1, 3).then(|| Timestamp(random.between(0, 1 << 40))),
             due_at: random.chance(1, 3).then(|| Timestamp(random.between(0, 50))),
             result: random.chance(1, 3).then(|| ResultId(random.between(1, self.next))),
+            tries: Tries { failures: random.below(3) as u16, losses: random.below(3) as u16 },
+            policy: old.map_or_else(|| random.chance(1, 3).then_some(POLICY), |old| old.policy),
+            expires_at: old
+                .map_or_else(|| random.chance(1, 3).then(|| Timestamp(random.between(0, 50))), |old| old.expires_at),
         }
     }
 
@@ -254,7 +259,7 @@ impl Made {
             ids
         };
         let workflow = WorkflowId(self.workflow());
-        match self.random.below(15) {
+        match self.random.below(16) {
             0..=3 => {
                 let lane = self.random.pick(&self.lanes).map_or(LaneId(0), |lane| lane.id);
                 let after = OrderKey::new(self.random.between(0, 3), JobId(self.random.between(0, self.next)));
@@ -269,7 +274,8 @@ impl Made {
             9 => Question::Relations(workflow, ids(self)),
             10 => Question::Latest(self.query(Table::Result)),
             11 => Question::Jobs(self.job_query(workflow)),
-            12 => {
+            12 => Question::Read(Read::Held(NodeId(self.random.between(1, 3)))),
+            13 => {
                 let moment =
                     Moment { at: Timestamp(self.random.between(0, 50)), job: JobId(self.random.between(0, self.next)) };
                 Question::Read(Read::Due { after: self.random.chance(2, 3).then_some(moment), limit })
@@ -356,6 +362,7 @@ impl Question {
                 let (lsn, mut rows) = reader.read(what).expect(unread);
                 match &mut rows {
                     Rows::Page(_) | Rows::Due(_) | Rows::Workflow(None) => {}
+                    Rows::Held(jobs) => jobs.sort_unstable(),
                     Rows::Workflow(Some(rows)) => {
                         rows.requirements.sort_by_key(|&(id, _)| id);
                         rows.lanes.sort_by_key(|(lane, _)| lane.id);

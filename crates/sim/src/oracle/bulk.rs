@@ -98,6 +98,7 @@ impl Oracle {
             self.of_job.remove(job);
             self.dirty.remove(job);
         }
+        self.leases.forget(id);
         self.lanes.retain(|_, (owner, _)| *owner != id);
         self.dirty_workflows.remove(&id);
         self.deleted_workflows.insert(id);
@@ -196,7 +197,8 @@ impl Oracle {
         for (id, row) in &judged {
             use JobState::*;
             let unmet = on[id].iter().any(|on| !judged[on].state.has_ended());
-            let later = row.due_at.is_some_and(|due| due > now);
+            let is_deadline = row.policy.is_some() && row.state.is_held();
+            let later = !is_deadline && row.due_at.is_some_and(|due| due > now);
             let state = match row.state {
                 Disabled => Disabled,
                 // 3. Who waits is blocked; a scheduled one is not torc's, and waits as a draft does.

@@ -95,6 +95,7 @@ impl Oracle {
         if jobs != db.jobs.len() || self.workflows.len() != db.workflows.len() {
             return Err(format!("{} jobs are stored, not {jobs}", db.jobs.len()));
         }
+        self.check_stored_leases(db)?;
         let mut edges = 0;
         for (id, workflow) in &self.workflows {
             let stored = db.workflows.get(id);
@@ -127,11 +128,13 @@ impl Oracle {
     pub fn check_timers(&self, now: Timestamp) -> Result<(), Wrong> {
         for workflow in self.workflows.values() {
             for job in workflow.jobs.values() {
-                if job.row.state == JobState::Scheduled && job.row.due_at.is_none_or(|due| due <= now) {
+                let never = job.row.state == JobState::Scheduled && job.row.timer().is_none();
+                if never || job.row.timer().is_some_and(|at| at <= now) {
                     return Err(format!("{:?} is due at {now:?}", job.row));
                 }
             }
         }
+        self.check_orphans()?;
         if let Some(row) = self.owed.iter().find(|row| self.is_as_handed(row)) {
             return Err(format!("{row:?} reached nobody, and is not back"));
         }
@@ -141,7 +144,7 @@ impl Oracle {
     /// A refusal for a bound is right only where the bound can be reached.
     pub(super) fn may_refuse(&self, option: &str, ticket: Ticket) -> Result<(), Wrong> {
         match option {
-            "lanes_max" | "waiting_max" | "parked_max" | "graph_bytes_max" => Ok(()),
+            "lanes_max" | "waiting_max" | "parked_max" | "leases_max" | "graph_bytes_max" => Ok(()),
             other => Err(format!("{ticket:?} was refused for {other:?}, which is no option")),
         }
     }

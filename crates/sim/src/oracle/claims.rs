@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 
 use forebay_domain::claim::{Needs, Packing};
-use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Report};
+use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Rejection, Report};
 use forebay_domain::ids::{JobId, Ticket, Timestamp};
 use forebay_domain::job::JobRow;
 use forebay_domain::state::{Event, JobState};
 
-use super::jobs::Outcomes;
+use super::jobs::{Outcomes, hand_out};
 use super::{LaneKey, Oracle, Wrong, same_row};
 
 /// A claim from its beginning to its answer.
@@ -119,7 +119,7 @@ impl Oracle {
         let (epoch, start_on) = (self.epoch, claiming.claim.start_on);
         let workflow = &self.workflows[&claiming.claim.workflow];
         let needs = workflow.requirements[&workflow.jobs[&job].key.0];
-        let claimed = self.change(job, Event::Claim, |row| row.epoch = epoch);
+        let claimed = self.change(job, Event::Claim, |row| hand_out(row, now, epoch));
         let mut row = claimed.expect("what is next is ready");
         if start_on.is_some() {
             let started = self.change(job, Event::Start, |row| {
@@ -159,6 +159,12 @@ impl Oracle {
     /// A claim, or a report that claims, was answered.
     pub fn answered(&mut self, ticket: Ticket, answer: &Answer) -> Result<(), Wrong> {
         let Some(claiming) = self.claims.remove(&ticket) else { return Ok(()) };
+        if let Answer::Rejected(Rejection::NoLease(node)) = answer
+            && self.has_lost_lease(&claiming.claim, *node)
+        {
+            // What it took is found with all that the node holds.
+            return Ok(());
+        }
         if let Answer::Rejected(_) = answer {
             return if claiming.taken.iter().any(|taken| self.is_still(taken)) {
                 Err(format!("{ticket:?} was refused ({answer:?}), but took {:?}", claiming.taken))

@@ -1,12 +1,13 @@
 //! What is done to single jobs, and what follows for others.
 
 use forebay_domain::catalog::Value;
-use forebay_domain::command::{Completion, JobChange, Rejection, Report};
-use forebay_domain::ids::{JobId, LaneId, NodeId, ResultId, Timestamp, WorkflowId};
+use forebay_domain::command::{Again, Completion, JobChange, Rejection, Report};
+use forebay_domain::ids::{Epoch, JobId, LaneId, NodeId, ResultId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, NewJob};
+use forebay_domain::policy::{OnEnd, Policy, Tries};
 use forebay_domain::state::{Event, JobState};
 
-use super::{Job, Oracle, Wrong};
+use super::{Job, Oracle, Wrong, unended};
 
 /// An outcome, or why it was refused.
 pub(super) type Outcomes = Vec<(JobId, Result<(), Rejection>)>;
@@ -67,6 +68,9 @@ impl Oracle {
                 started_at: None,
                 due_at: new.not_before,
                 result: None,
+                tries: Tries::default(),
+                policy: new.policy,
+                expires_at: new.expires_at,
             };
             let requirement = new.requirement.unwrap_or(workflow.row.default_requirement);
             let key = (requirement, new.scheduler, new.labels.clone());
@@ -131,7 +135,7 @@ impl Oracle {
     }
 
     fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
-        let Completion { job, run, attempt, node, outcome } = completion;
+        let Completion { job, run, attempt, node, epoch, outcome, again } = completion;
         let row = self.known(*job)?;
         if row.workflow != workflow {
             return Err(Rejection::OtherWorkflow { job: *job, workflow });
@@ -156,16 +160,27 @@ impl Oracle {
         {
             return Err(Rejection::NodeMismatch { job: *job, given, current });
         }
+        if let Some(given) = epoch.filter(|&given| given != row.epoch) {
+            return Err(Rejection::EpochMismatch { job: *job, given, current: row.epoch });
+        }
+        let again = again.filter(|_| outcome.state == JobState::Failed).zip(row.policy);
+        if again.is_some() && !row.state.is_held() {
+            return Err(Rejection::WrongState { job: *job, state: row.state });
+        }
         let blamed = match outcome.state {
             JobState::Failed => outcome.return_code != 0,
             state => state == JobState::Canceled || state == JobState::Terminated,
         };
-        let ended = self.change(*job, event, |row| {
-            row.flags = row.flags.with(JobFlags::BLAMED, blamed);
-            row.node = None;
-            row.started_at = None;
-            row.result = Some(ResultId(0));
-        })?;
+        let ended = match again {
+            Some((again, policy)) => self.try_again(now, row, again, policy)?,
+            None => self.change(*job, event, |row| {
+                let dead = outcome.state == JobState::Failed && is_kept(row);
+                row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::DEAD_LETTER, dead);
+                row.node = None;
+                row.started_at = None;
+                row.result = Some(ResultId(0));
+            })?,
+        };
         self.results.push(
             [
                 Value::Int(workflow.0),
@@ -182,6 +197,58 @@ impl Oracle {
         );
         if ended.state.has_ended() {
             self.release(now, *job);
+        }
+        Ok(())
+    }
+
+    /// After a failure: another attempt, at once or later, or the end.
+    fn try_again(&mut self, now: Timestamp, row: JobRow, again: Again, policy: Policy) -> Result<JobRow, Rejection> {
+        let failures = row.tries.failures + 1;
+        let left = again.failures_max.or(policy.failures_max).is_none_or(|max| failures < max.get());
+        let delay_ms = again.delay_ms.unwrap_or_else(|| policy.backoff.delay_ms(row.id, row.attempt, failures));
+        let event = match (left, delay_ms > 0) {
+            (false, _) => Event::Fail,
+            (true, true) => Event::Delay,
+            (true, false) => Event::Retry,
+        };
+        self.change(row.id, event, |row| {
+            row.tries.failures = failures;
+            row.result = Some(ResultId(0));
+            row.node = None;
+            row.started_at = None;
+            match event {
+                Event::Fail => {
+                    row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::DEAD_LETTER, is_kept(row));
+                }
+                _ => {
+                    row.attempt += 1;
+                    row.due_at = (delay_ms > 0).then(|| now.after(delay_ms));
+                }
+            }
+        })
+    }
+
+    /// An attempt is over, and nobody reported it.
+    pub(super) fn lose(&mut self, now: Timestamp, row: JobRow) -> Result<(), Rejection> {
+        let losses = row.tries.losses + 1;
+        let left = row
+            .policy
+            .is_none_or(|policy| !policy.at_most_once && policy.losses_max.is_none_or(|max| losses < max.get()));
+        self.change(row.id, if left { Event::Retry } else { Event::Fail }, |row| {
+            if row.policy.is_some() {
+                row.tries.losses = losses;
+            }
+            row.node = None;
+            row.started_at = None;
+            if left {
+                row.attempt += 1;
+                row.due_at = None;
+            } else {
+                row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::DEAD_LETTER, is_kept(row));
+            }
+        })?;
+        if !left {
+            self.release(now, row.id);
         }
         Ok(())
     }
@@ -249,16 +316,26 @@ impl Oracle {
             return Err(Rejection::NoAttemptLeft { job, attempt: row.attempt, attempts_max });
         }
         let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
-        self.again(row, event, due_at)
+        self.again(now, row, event, due_at)
     }
 
-    fn again(&mut self, before: JobRow, event: Event, due_at: Option<Timestamp>) -> Result<JobRow, Rejection> {
+    fn again(
+        &mut self,
+        now: Timestamp,
+        before: JobRow,
+        event: Event,
+        due_at: Option<Timestamp>,
+    ) -> Result<JobRow, Rejection> {
         let row = self.change(before.id, event, |row| {
             row.attempt += 1;
             row.node = None;
             row.started_at = None;
             row.due_at = due_at;
-            row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
+            row.tries = Tries::default();
+            if row.expires_at.is_some_and(|expires| expires <= now) {
+                row.expires_at = None;
+            }
+            row.flags = unended(row.flags);
         })?;
         if before.state.has_ended() {
             self.rearm(row.id);
@@ -283,7 +360,7 @@ impl Oracle {
             JobState::Blocked => Event::Block,
             JobState::Ready if before.state.is_held() => Event::GiveBack,
             JobState::Ready if before.state.has_ended() || before.state == JobState::PendingFailed => {
-                return self.again(before, Event::Retry, None);
+                return self.again(now, before, Event::Retry, None);
             }
             JobState::Ready => Event::Free,
             JobState::Claimed => Event::Claim,
@@ -299,14 +376,14 @@ impl Oracle {
         let epoch = self.epoch;
         let row = self.change(job, event, |row| {
             if event == Event::Claim {
-                row.epoch = epoch;
+                hand_out(row, now, epoch);
             }
             if event != Event::Claim && event != Event::Start {
                 row.node = None;
                 row.started_at = None;
             }
             let blamed = row.state.has_ended();
-            row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::CASCADED, false);
+            row.flags = unended(row.flags).with(JobFlags::BLAMED, blamed);
         })?;
         match (before.state.has_ended(), row.state.has_ended()) {
             (false, true) => self.release(now, job),
@@ -318,9 +395,38 @@ impl Oracle {
 
     pub(super) fn due(&mut self, now: Timestamp, job: JobId) -> Result<(), Wrong> {
         let row = self.known(job).map_err(|gone| format!("a job came due: {gone:?}"))?;
-        if row.state != JobState::Scheduled || row.due_at.is_none_or(|due| due > now) {
-            return Err(format!("job {job} came due at {now:?}, but it is {row:?}"));
+        let wrong = |why: Rejection| format!("job {job} came due at {now:?}: {why:?}");
+        let is_past = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        match row.state {
+            JobState::Scheduled | JobState::Ready if is_past(row.expires_at) => {
+                let ended = self.change(job, Event::Fail, |row| {
+                    row.due_at = None;
+                    row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::DEAD_LETTER, is_kept(row));
+                });
+                ended.map_err(wrong)?;
+                self.release(now, job);
+                Ok(())
+            }
+            JobState::Scheduled if is_past(row.due_at) => {
+                self.change(job, Event::Free, |row| row.due_at = None).map(drop).map_err(wrong)
+            }
+            JobState::Claimed | JobState::Running if row.policy.is_some() && is_past(row.due_at) => {
+                self.lose(now, row).map_err(wrong)
+            }
+            _ => Err(format!("job {job} came due at {now:?}, but it is {row:?}")),
         }
-        self.change(job, Event::Free, |row| row.due_at = None).map(drop).map_err(|why| format!("{why:?}"))
+    }
+}
+
+/// Its end without success is to be looked at.
+fn is_kept(row: &JobRow) -> bool {
+    row.policy.is_some_and(|policy| policy.on_end == OnEnd::DeadLetter)
+}
+
+/// The time of an attempt begins with its claim.
+pub(super) fn hand_out(row: &mut JobRow, now: Timestamp, epoch: Epoch) {
+    row.epoch = epoch;
+    if let Some(policy) = row.policy {
+        row.due_at = (policy.deadline_ms > 0).then(|| now.after(policy.deadline_ms.into()));
     }
 }

@@ -6,6 +6,7 @@ mod bulk;
 mod check;
 mod claims;
 mod jobs;
+mod leases;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +19,12 @@ use forebay_domain::job::{JobFlags, JobRow, Payload, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::limits::Limits;
 use forebay_domain::machine::Trace;
+use forebay_domain::policy::Tries;
 use forebay_domain::state::{Event, JobState, STATES};
 
 use crate::store::Db;
 use claims::Claiming;
+use leases::Leases;
 
 /// What the machine did that it should not have, or did not do.
 pub type Wrong = String;
@@ -38,6 +41,7 @@ pub struct Oracle {
     /// As the machine numbered them.
     lanes: BTreeMap<LaneId, (WorkflowId, LaneKey)>,
     claims: BTreeMap<Ticket, Claiming>,
+    leases: Leases,
     /// Jobs of answers that reached nobody, as they were handed out.
     owed: Vec<JobRow>,
     /// What the open batch must hold.
@@ -78,7 +82,7 @@ struct Job {
 
 impl Oracle {
     /// Begins with what is committed, as a start of the machine does.
-    pub fn new(limits: &Limits, db: &Db) -> Oracle {
+    pub fn new(limits: &Limits, now: Timestamp, db: &Db) -> Oracle {
         let mut oracle = Oracle {
             limits: limits.clone(),
             epoch: db.epoch,
@@ -86,6 +90,7 @@ impl Oracle {
             of_job: BTreeMap::new(),
             lanes: BTreeMap::new(),
             claims: BTreeMap::new(),
+            leases: Leases::new(now, db),
             owed: Vec::new(),
             dirty: BTreeSet::new(),
             dirty_workflows: BTreeSet::new(),
@@ -167,6 +172,9 @@ impl Oracle {
                 self.finished(ticket)
             }
             Trace::Due(job) => self.due(now, job),
+            Trace::LeaseOver(node) => self.lease_over(now, node),
+            Trace::Orphan(job) => self.orphan(now, job),
+            Trace::LeaseGone(node) => self.lease_gone(node),
             Trace::Back(job) => self.back(job),
             Trace::Looked(job, back) => self.looked(job, back),
         }
@@ -260,15 +268,17 @@ impl Oracle {
             Command::Claim(claim) => {
                 if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
                     self.workflow(claim.workflow)?;
+                    self.needs_lease(claim)?;
                     self.begin_claim(ticket, claim, None);
                 }
                 return Ok(None);
             }
             Command::Start { job, run, node } => Answer::Job(self.start(now, *job, *run, *node)?),
             Command::Report(report) => {
-                if report.claim.is_some() {
+                if let Some(claim) = &report.claim {
                     if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
                         self.workflow(report.workflow)?;
+                        self.needs_lease(claim)?;
                         self.begin_report(now, ticket, report);
                     }
                     return Ok(None);
@@ -282,6 +292,10 @@ impl Oracle {
                 Answer::Job(self.retry(now, *job, *run, *attempts_max, *delay_ms)?)
             }
             Command::SetState { job, run, state } => Answer::Job(self.set_state(now, *job, *run, *state)?),
+            Command::Heartbeat { workflow, node, lease_ms, begin } => {
+                self.heartbeat(now, *workflow, *node, *lease_ms, *begin)?;
+                Answer::Done
+            }
             Command::CreateRequirements { workflow, rows } => {
                 self.workflow(*workflow)?;
                 let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
@@ -321,7 +335,11 @@ impl Oracle {
         let jobs = &mut self.workflows.get_mut(&workflow).expect("of a job").jobs;
         let job = jobs.get_mut(&id).expect("of a job");
         let row = &mut job.row;
+        let before = row.state;
         row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
+        if row.policy.is_some() && before.is_held() && !row.state.is_held() {
+            row.due_at = None;
+        }
         edit(row);
         let row = *row;
         job.grants += u64::from(event == Event::Claim);
@@ -431,6 +449,11 @@ fn same_row(row: &JobRow, expected: &JobRow) -> bool {
     comparable(row) == comparable(expected) && row.result.is_some() == expected.result.is_some()
 }
 
+/// Without what an end says of a job.
+fn unended(flags: JobFlags) -> JobFlags {
+    flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false).with(JobFlags::DEAD_LETTER, false)
+}
+
 /// How a job is after an event of a change in bulk: nobody holds it, and it has no outcome.
 fn wiped(row: &JobRow, state: JobState) -> JobRow {
     JobRow {
@@ -438,7 +461,9 @@ fn wiped(row: &JobRow, state: JobState) -> JobRow {
         node: None,
         started_at: None,
         result: None,
-        flags: row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false),
+        flags: unended(row.flags),
+        due_at: if row.policy.is_some() && row.state.is_held() { None } else { row.due_at },
+        tries: Tries::default(),
         ..*row
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use forebay_domain::batch::{Batch, JobDetail, LaneRow, March, Outcomes, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, JobDetail, LaneRow, LeaseRow, March, Outcomes, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, WorkflowId};
+use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::port::{GraphRows, Moment, Read, Recovered, Rows, WorkflowRows};
@@ -26,6 +26,7 @@ pub struct Db {
     /// (job, the job it depends on)
     pub edges: BTreeSet<(JobId, JobId)>,
     pub relations: BTreeSet<(JobId, RelationKind, i64)>,
+    pub leases: BTreeMap<NodeId, LeaseRow>,
     /// Rows by their id, a map for each table in the order of `TABLES`.
     pub tables: [BTreeMap<i64, Row>; TABLES.len()],
     /// What the last commit answered, for when it is asked again.
@@ -34,6 +35,8 @@ pub struct Db {
     ready: BTreeMap<LaneId, BTreeSet<OrderKey>>,
     /// Kept beside `jobs`: their timers, soonest first.
     moments: BTreeSet<Moment>,
+    /// Kept beside `jobs`.
+    of_node: BTreeSet<(NodeId, JobId)>,
     /// Kept beside `jobs`.
     of_workflow: BTreeMap<WorkflowId, BTreeSet<JobId>>,
 }
@@ -47,6 +50,7 @@ impl Db {
             sequences: self.sequences.iter().map(|(&sequence, &next)| (sequence, next)).collect(),
             marching: self.workflows.values().filter(|row| row.march.is_some()).map(|row| row.id).collect(),
             graph_bytes: self.workflows.values().map(|row| row.graph_bytes).sum(),
+            leases: self.leases.values().copied().collect(),
         }
     }
 
@@ -79,6 +83,13 @@ impl Db {
         }
         self.edges.extend(&batch.edges);
         self.relations.extend(&batch.relations);
+        for (lease, begins) in &batch.leases {
+            if *begins {
+                self.leases.insert(lease.node, *lease);
+            } else {
+                self.leases.remove(&lease.node);
+            }
+        }
         for (table, row) in &batch.appends {
             self.tables[*table as usize].insert(id_of(row), stored(*table, row));
         }
@@ -152,6 +163,7 @@ impl Db {
             self.ready.entry(row.lane).or_default().insert(row.key());
         }
         self.moments.extend(row.moment());
+        self.of_node.extend(row.node.map(|node| (node, row.id)));
         self.of_workflow.entry(row.workflow).or_default().insert(row.id);
         self.jobs.insert(row.id, row);
     }
@@ -163,6 +175,9 @@ impl Db {
         }
         if let Some(moment) = old.moment() {
             self.moments.remove(&moment);
+        }
+        if let Some(node) = old.node {
+            self.of_node.remove(&(node, id));
         }
         if let Some(jobs) = self.of_workflow.get_mut(&old.workflow) {
             jobs.remove(&id);
@@ -236,6 +251,7 @@ impl Db {
             self.delete_job(job);
         }
         self.workflows.remove(&id);
+        self.leases.retain(|_, lease| lease.workflow != id);
         self.lanes.retain(|_, lane| lane.workflow != id);
         self.requirements.retain(|&(workflow, _), _| workflow != id);
         for table in TABLES {
@@ -255,6 +271,10 @@ impl Db {
             Read::Workflow(id) => Rows::Workflow(self.workflow_rows(*id).map(Box::new)),
             Read::Graph(id) => Rows::Graph(Box::new(self.graph(*id))),
             Read::Jobs(ids) => Rows::Jobs(ids.iter().filter_map(|id| self.jobs.get(id).copied()).collect()),
+            Read::Held(node) => {
+                let of_node = self.of_node.range((*node, JobId(i64::MIN))..=(*node, JobId(i64::MAX)));
+                Rows::Held(of_node.map(|(_, job)| *job).collect())
+            }
             Read::Payloads(ids) => {
                 Rows::Payloads(ids.iter().filter_map(|id| Some((*id, self.details.get(id)?.payload.clone()))).collect())
             }

@@ -77,13 +77,13 @@ fn an_outcome_of_another_attempt_is_noticed() {
 
 #[test]
 fn a_lost_edge_is_noticed() {
-    let what = notices(Sabotage::LostEdge, 60);
+    let what = notices(Sabotage::LostEdge, 400);
     assert!(what.contains("was handed out before"), "{what}");
 }
 
 #[test]
 fn a_page_that_knows_nothing_of_recent_changes_is_noticed() {
-    let what = notices(Sabotage::NoRecent, 60);
+    let what = notices(Sabotage::NoRecent, 400);
     let words = ["handed out", "counts otherwise", "nothing more goes on"];
     assert!(words.iter().any(|word| what.contains(word)), "{what}");
 }
@@ -92,4 +92,16 @@ fn a_page_that_knows_nothing_of_recent_changes_is_noticed() {
 fn a_timer_that_is_lost_behind_the_window_is_noticed() {
     let what = differs(Sabotage::LostTimers, 3000);
     assert!(what.contains("is due at") || what.contains("nothing more goes on"), "{what}");
+}
+
+#[test]
+fn a_deadline_that_nobody_looks_at_is_noticed() {
+    let what = differs(Sabotage::NoDeadlines, 60);
+    assert!(what.contains("is due at"), "{what}");
+}
+
+#[test]
+fn a_job_that_stays_with_a_node_that_is_gone_is_noticed() {
+    let what = differs(Sabotage::KeptOrphans, 60);
+    assert!(what.contains("node is gone, and it holds"), "{what}");
 }

@@ -75,6 +75,9 @@ pub fn job(id: i64) -> JobRow {
         started_at: None,
         due_at: None,
         result: None,
+        tries: Default::default(),
+        policy: None,
+        expires_at: None,
     }
 }
 

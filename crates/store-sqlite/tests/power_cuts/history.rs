@@ -225,6 +225,8 @@ pub fn create_jobs(workflow: WorkflowId, count: usize) -> Command {
         priority: 0,
         cancel_on_failure: true,
         not_before: None,
+        policy: None,
+        expires_at: None,
         depends_on: [].into(),
         relations: [].into(),
     };
@@ -232,8 +234,8 @@ pub fn create_jobs(workflow: WorkflowId, count: usize) -> Command {
 }
 
 pub fn claim(workflow: WorkflowId, limit: u32) -> Command {
-    let by = ClaimOrder::Queue;
-    Command::Claim(Claim { workflow, limit, labels: LabelSet::default(), by, start_on: None, wait_until: None })
+    let (by, labels) = (ClaimOrder::Queue, LabelSet::default());
+    Command::Claim(Claim { workflow, limit, labels, by, start_on: None, leased: false, wait_until: None })
 }
 
 pub fn created(answer: Answer) -> i64 {
@@ -254,7 +256,8 @@ fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
         peak_cpu_percent: None,
         avg_cpu_percent: None,
     };
-    let completion = Completion { job: row.id, run: 0, attempt: Some(row.attempt), node: None, outcome };
+    let attempt = Some(row.attempt);
+    let completion = Completion { job: row.id, run: 0, attempt, node: None, epoch: None, outcome, again: None };
     Command::Report(Report { workflow, completions: vec![completion], claim: None })
 }
 

@@ -94,6 +94,7 @@ fn claim(
         labels: labels_of(Some(labels)),
         by,
         start_on: start_on.map(NodeId),
+        leased: false,
         wait_until: (wait_ms > 0 && limit > 0).then(|| door.engine().now().after(wait_ms)),
     })
 }
@@ -307,6 +308,8 @@ fn completion(entry: JobCompletionEntry) -> Completion {
         run: entry.run_id,
         attempt: result.attempt_id,
         node: Some(NodeId(result.compute_node_id)),
+        epoch: None,
+        again: None,
         outcome: Outcome {
             state: state_of(entry.status),
             return_code: result.return_code,
