@@ -210,6 +210,26 @@ pub struct JobQuery {
     pub reverse: bool,
 }
 
+impl JobQuery {
+    /// A part of all jobs of a workflow, by id.
+    pub const fn of(workflow: WorkflowId, offset: u64, limit: u64) -> JobQuery {
+        JobQuery {
+            workflow,
+            state: None,
+            name: None,
+            command: None,
+            node: None,
+            upstream: None,
+            needs_file: None,
+            lanes: None,
+            offset,
+            limit,
+            sort: JobSort::Id,
+            reverse: false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum JobSort {
     #[default]

@@ -117,20 +117,7 @@ impl JobList {
 
 /// One of each kind, with their names.
 pub(crate) fn statements() -> impl Iterator<Item = (String, String)> {
-    let all = JobQuery {
-        workflow: WorkflowId(1),
-        state: None,
-        name: None,
-        command: None,
-        node: None,
-        upstream: None,
-        needs_file: None,
-        lanes: None,
-        offset: 0,
-        limit: 10,
-        sort: JobSort::Id,
-        reverse: false,
-    };
+    let all = JobQuery::of(WorkflowId(1), 0, 10);
     let kinds = [
         ("jobs", all.clone()),
         ("jobs.by_name", JobQuery { sort: JobSort::Name, ..all.clone() }),
@@ -170,20 +157,7 @@ mod tests {
     use forebay_domain::ids::NodeId;
     use forebay_domain::state::STATE_LIST;
 
-    const ALL: JobQuery = JobQuery {
-        workflow: WorkflowId(1),
-        state: None,
-        name: None,
-        command: None,
-        node: None,
-        upstream: None,
-        needs_file: None,
-        lanes: None,
-        offset: 0,
-        limit: 10,
-        sort: JobSort::Id,
-        reverse: false,
-    };
+    const ALL: JobQuery = JobQuery::of(WorkflowId(1), 0, 10);
     const DETAIL: &str = "SEARCH d USING INTEGER PRIMARY KEY (rowid=?)";
 
     fn plan_of(query: &JobQuery) -> Vec<String> {

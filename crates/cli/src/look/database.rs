@@ -5,7 +5,7 @@ use std::path::Path;
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Match, Paging, Query, Row, Table, Value};
 use forebay_domain::ids::{JobId, WorkflowId};
-use forebay_domain::port::{JobQuery, JobSort, JobView, Reader};
+use forebay_domain::port::{JobQuery, JobView, Reader};
 use forebay_domain::state::{JobState, STATE_LIST};
 use forebay_store_sqlite::SqliteReader;
 use forebay_wire::{JobModel, JobStatus, JobStatusCounts, ResultModel, WorkflowModel};
@@ -53,18 +53,8 @@ impl Database {
 
     pub fn jobs(&mut self, workflow: i64, status: Option<JobStatus>, offset: i64) -> anyhow::Result<Vec<JobModel>> {
         let query = JobQuery {
-            workflow: WorkflowId(workflow),
             state: status.map(state_of),
-            name: None,
-            command: None,
-            node: None,
-            upstream: None,
-            needs_file: None,
-            lanes: None,
-            offset: offset.unsigned_abs(),
-            limit: PAGE.unsigned_abs(),
-            sort: JobSort::Id,
-            reverse: false,
+            ..JobQuery::of(WorkflowId(workflow), offset.unsigned_abs(), PAGE.unsigned_abs())
         };
         let (views, _) = self.reader.jobs(&query)?;
         views.iter().map(job_model).collect()

@@ -27,8 +27,6 @@ pub(super) struct Bulk {
     created: vec::IntoIter<(NewJob, LaneId)>,
     /// The id of the next one to be created.
     next: JobId,
-    /// The state in which they are created.
-    born: JobState,
     at_end: AtEnd,
     /// Whom to answer then; nobody while it is not known to march, or if it goes on after a crash.
     work: Option<Work>,
@@ -64,7 +62,6 @@ impl Bulk {
             doomed: Vec::new().into_iter(),
             created: Vec::new().into_iter(),
             next: JobId(0),
-            born: JobState::Draft,
             at_end,
             work: None,
         }
@@ -99,7 +96,6 @@ impl Bulk {
     pub fn create(first: JobId, jobs: Vec<(NewJob, LaneId)>, born: JobState) -> Bulk {
         let mut bulk = Bulk::new(March::Create { from: first }, Answer::Created(first.0));
         bulk.at_end.created = (born, jobs.len() as i64);
-        bulk.born = born;
         bulk.at_end.has_edges = jobs.iter().any(|(job, _)| !job.depends_on.is_empty()).then_some(true);
         bulk.created = jobs.into_iter();
         bulk.next = first;
@@ -190,7 +186,7 @@ impl Machine {
             && let Some((job, lane)) = bulk.created.next()
         {
             left = left.saturating_sub(weight(&job));
-            self.insert(id, bulk.next, lane, job, bulk.born);
+            self.insert(id, bulk.next, lane, job, bulk.at_end.created.0);
             bulk.next.0 += 1;
         }
         self.dirty(id).row.march = Some(bulk.kind);

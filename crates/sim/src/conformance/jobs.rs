@@ -429,20 +429,7 @@ fn a_list_of_jobs<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         jobs: rows.iter().map(|&row| JobWrite { row, new: true }).collect(),
         ..Batch::default()
     });
-    let base = JobQuery {
-        workflow: W,
-        state: None,
-        name: None,
-        command: None,
-        node: None,
-        upstream: None,
-        needs_file: None,
-        lanes: None,
-        offset: 0,
-        limit: 100,
-        sort: JobSort::Id,
-        reverse: false,
-    };
+    let base = JobQuery::of(W, 0, 100);
     let mut ask = |change: &dyn Fn(&mut JobQuery)| {
         let mut query = base.clone();
         change(&mut query);

@@ -6,7 +6,7 @@ use forebay_domain::catalog::{Row, Table};
 use forebay_domain::command::Scope;
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
-use forebay_domain::port::{JobQuery, JobSort, Read, Reader, Rows};
+use forebay_domain::port::{JobQuery, Read, Reader, Rows};
 use forebay_domain::state::JobState;
 use forebay_wire::{
     JobDependencyModel, JobFileRelationshipModel, JobUserDataRelationshipModel, ListJobIdsResponse,
@@ -25,20 +25,7 @@ const STEP: u64 = 50_000;
 pub(super) async fn job_ids(door: &Door, workflow: i64) -> Reply {
     door.look(move |reader| {
         exists(reader, workflow)?;
-        let mut query = JobQuery {
-            workflow: WorkflowId(workflow),
-            state: None,
-            name: None,
-            command: None,
-            node: None,
-            upstream: None,
-            needs_file: None,
-            lanes: None,
-            offset: 0,
-            limit: STEP,
-            sort: JobSort::Id,
-            reverse: false,
-        };
+        let mut query = JobQuery::of(WorkflowId(workflow), 0, STEP);
         let mut job_ids = Vec::new();
         loop {
             let (views, total) = reader.jobs(&query)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use forebay_domain::catalog::{Match, Paging, Query, Row, Table, Value};
 use forebay_domain::command::Scope;
 use forebay_domain::ids::{JobId, WorkflowId};
-use forebay_domain::port::{JobQuery, JobSort, Reader};
+use forebay_domain::port::{JobQuery, Reader};
 use forebay_domain::state::JobState;
 use forebay_wire::{RunningJobModel, SlurmJobCorrelationModel};
 use serde_json::Value as Json;
@@ -25,18 +25,8 @@ pub(super) async fn jobs(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
     door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
         exists(reader, workflow)?;
         let (views, total) = reader.jobs(&JobQuery {
-            workflow: WorkflowId(workflow),
             state: Some(JobState::Running),
-            name: None,
-            command: None,
-            node: None,
-            upstream: None,
-            needs_file: None,
-            lanes: None,
-            offset: part.offset,
-            limit: part.limit,
-            sort: JobSort::Id,
-            reverse: false,
+            ..JobQuery::of(WorkflowId(workflow), part.offset, part.limit)
         })?;
         let mut nodes: HashMap<i64, Option<Row>> = HashMap::new();
         let mut envelope = Envelope::new();

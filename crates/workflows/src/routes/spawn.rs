@@ -7,7 +7,7 @@ use forebay_domain::catalog::{Match, Paging, Query, Row, Statement, Table, Value
 use forebay_domain::command::{Answer, Command, Rejection, Scope};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::NewJob;
-use forebay_domain::port::{JobQuery, JobSort, Reader};
+use forebay_domain::port::{JobQuery, Reader};
 use forebay_domain::state::JobState;
 use forebay_engine::Error;
 use forebay_wire::{
@@ -186,20 +186,7 @@ fn named(reader: &mut dyn Reader, workflow: i64, jobs: &[SpawnJobModel]) -> Resu
     if wanted.is_empty() {
         return Ok(known);
     }
-    let mut query = JobQuery {
-        workflow: WorkflowId(workflow),
-        state: None,
-        name: None,
-        command: None,
-        node: None,
-        upstream: None,
-        needs_file: None,
-        lanes: None,
-        offset: 0,
-        limit: STEP,
-        sort: JobSort::Id,
-        reverse: false,
-    };
+    let mut query = JobQuery::of(WorkflowId(workflow), 0, STEP);
     loop {
         let (views, total) = reader.jobs(&query)?;
         for view in views.iter().filter(|view| wanted.contains(&*view.name)) {
