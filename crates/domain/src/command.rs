@@ -6,7 +6,7 @@ use core::num::NonZeroU16;
 
 use crate::catalog::{Row, Statement, StatementOutcome, Table, Value};
 use crate::claim::{Capacity, Needs};
-use crate::ids::{Epoch, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
+use crate::ids::{Grant, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use crate::job::{JobRow, NewJob, Outcome, Payload};
 use crate::lane::LabelSet;
 use crate::state::JobState;
@@ -144,8 +144,8 @@ pub struct Completion {
     pub run: i64,
     pub attempt: Option<i64>,
     pub node: Option<NodeId>,
-    /// The boot epoch of the server that granted the claim.
-    pub epoch: Option<Epoch>,
+    /// The claim that gave it out.
+    pub grant: Option<Grant>,
     pub outcome: Outcome,
     /// Of a job with a policy that failed: it is tried again if that has an attempt left.
     pub again: Option<Again>,
@@ -220,11 +220,12 @@ pub enum Rejection {
         given: NodeId,
         current: NodeId,
     },
-    /// Its claim was granted by a server that has ended, and is not in the store.
-    EpochMismatch {
+    /// Another claim handed it out: this one was taken back, or is of a server that ended before it was
+    /// in the store.
+    GrantMismatch {
         job: JobId,
-        given: Epoch,
-        current: Epoch,
+        given: Grant,
+        current: Grant,
     },
     /// The compute node has no lease, or none any more: what it held is not its own.
     NoLease(NodeId),

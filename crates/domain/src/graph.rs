@@ -3,7 +3,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use crate::ids::{Epoch, JobId, LaneId, ResultId, Timestamp, WorkflowId};
+use crate::ids::{Grant, JobId, LaneId, ResultId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
 use crate::policy::{Policy, Tries};
 use crate::state::JobState;
@@ -216,7 +216,7 @@ impl Graph {
             attempt: node.attempt,
             flags: node.flags,
             node: None,
-            epoch: Epoch::default(),
+            grant: Grant::default(),
             started_at: None,
             due_at,
             result,

@@ -47,6 +47,26 @@ impl Lsn {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Epoch(pub i64);
 
+/// One claim of one job: no two are the same, whatever starts lie between them. The boot epoch of the
+/// server that granted it, and below that which of its grants it was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Grant(pub i64);
+
+impl Grant {
+    /// How many bits number the grants of one boot: at a million a second they last twelve days, and
+    /// then go on in the room of the next boots.
+    pub const BITS: u32 = 40;
+
+    /// Comes before the first grant of a boot.
+    pub fn before(epoch: Epoch) -> Grant {
+        Grant(epoch.0 << Grant::BITS)
+    }
+
+    pub fn next(self) -> Grant {
+        Grant(self.0 + 1)
+    }
+}
+
 /// Milliseconds since 1970-01-01 UTC. It comes in with each command; the domain reads no clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(pub i64);

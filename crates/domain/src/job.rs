@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use crate::catalog::Table;
-use crate::ids::{Epoch, JobId, LaneId, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
+use crate::ids::{Grant, JobId, LaneId, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use crate::lane::OrderKey;
 use crate::policy::{Policy, Tries};
 use crate::port::Moment;
@@ -27,8 +27,8 @@ pub struct JobRow {
     pub flags: JobFlags,
     /// The compute node that runs it.
     pub node: Option<NodeId>,
-    /// The boot epoch of the server that granted its claim.
-    pub epoch: Epoch,
+    /// Its latest claim.
+    pub grant: Grant,
     pub started_at: Option<Timestamp>,
     /// It is not ready before. Of a job with a policy that is held: its attempt is lost then.
     pub due_at: Option<Timestamp>,

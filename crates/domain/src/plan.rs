@@ -287,7 +287,7 @@ mod tests {
                 attempt: 1,
                 flags: JobFlags(flags),
                 node: None,
-                epoch: Default::default(),
+                grant: Default::default(),
                 started_at: None,
                 due_at: due.map(Timestamp),
                 result: result.map(ResultId),

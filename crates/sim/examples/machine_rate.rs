@@ -135,7 +135,7 @@ fn main() {
                 run: 0,
                 attempt: Some(row.attempt),
                 node: Some(node),
-                epoch: None,
+                grant: None,
                 outcome: outcome.clone(),
                 again: None,
             };

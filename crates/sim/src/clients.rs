@@ -8,7 +8,7 @@ use forebay_domain::claim::{Capacity, Needs};
 use forebay_domain::command::{
     Again, Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Rejection, Report, Scope,
 };
-use forebay_domain::ids::{Epoch, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Outcome, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::policy::{Backoff, OnEnd, Policy};
@@ -217,8 +217,8 @@ impl Clients {
             let job = self.any_job(place, random);
             let attempt = random.chance(1, 2).then(|| random.between(1, 3));
             let outcome = self.outcome(plan, random);
-            let (run, node, epoch, again) = (self.run(place, random), None, None, None);
-            completions.push(Completion { job, run, attempt, node, epoch, outcome, again });
+            let (run, node, grant, again) = (self.run(place, random), None, None, None);
+            completions.push(Completion { job, run, attempt, node, grant, outcome, again });
         }
         let claim = random.chance(1, 3).then(|| claim(workflow, now, plan, random));
         let report = Report { workflow, completions, claim };
@@ -244,10 +244,10 @@ impl Clients {
             run: self.run_of(holding.row.workflow).unwrap_or(0) - i64::from(random.chance(1, 60)),
             attempt: random.chance(9, 10).then_some(holding.row.attempt),
             node: if random.chance(1, 60) { Some(NodeId(9)) } else { holding.node.filter(|_| holding.started) },
-            epoch: if random.chance(1, 60) {
-                Some(Epoch(holding.row.epoch.0 - 1))
+            grant: if random.chance(1, 60) {
+                Some(Grant(holding.row.grant.0 - 1))
             } else {
-                random.chance(1, 2).then_some(holding.row.epoch)
+                random.chance(1, 2).then_some(holding.row.grant)
             },
             outcome: self.outcome(plan, random),
             again: random.chance(1, 2).then(|| Again {

@@ -611,8 +611,8 @@ impl World {
                     avg_cpu_percent: None,
                 };
                 let attempt = Some(row.attempt);
-                let (node, epoch, again) = (None, Some(row.epoch), None);
-                let completion = Completion { job: row.id, run, attempt, node, epoch, outcome, again };
+                let (node, grant, again) = (None, Some(row.grant), None);
+                let completion = Completion { job: row.id, run, attempt, node, grant, outcome, again };
                 reports.entry(row.workflow).or_default().push(completion);
             }
             for (workflow, completions) in reports {

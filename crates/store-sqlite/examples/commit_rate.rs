@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, WorkflowRow};
 use forebay_domain::catalog::{Row, Table, Value};
-use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::port::Store;
@@ -159,7 +159,7 @@ fn run_bare(setup: &Setup) -> Took {
          CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
          INSERT INTO meta VALUES ('lsn', 0);
          CREATE TABLE job (id INTEGER PRIMARY KEY, workflow_id, lane_id, state, priority, attempt, flags, node_id,
-             epoch, started_at, due_at, result_id);
+             grant_number, started_at, due_at, result_id);
          CREATE INDEX job_page ON job (lane_id, priority DESC) WHERE state = 2;
          CREATE TABLE result (id INTEGER PRIMARY KEY, workflow_id, job_id, run_id, attempt_id, compute_node_id,
              return_code, exec_time_minutes, completion_time, status, peak_memory_bytes, avg_memory_bytes,
@@ -184,7 +184,7 @@ fn run_bare(setup: &Setup) -> Took {
                     row.attempt,
                     row.flags.0,
                     row.node.map(|n| n.0),
-                    row.epoch.0,
+                    row.grant.0,
                     row.started_at.map(|t| t.0),
                     row.due_at.map(|t| t.0),
                     row.result.map(|r| r.0)
@@ -205,7 +205,7 @@ fn bare_commit(db: &mut Connection, lsn: Lsn, batch: &Batch) -> rusqlite::Result
     {
         let mut update = all.prepare_cached(
             "UPDATE job SET lane_id = ?2, state = ?3, priority = ?4, attempt = ?5, flags = ?6, node_id = ?7,
-             epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11 WHERE id = ?1",
+             grant_number = ?8, started_at = ?9, due_at = ?10, result_id = ?11 WHERE id = ?1",
         )?;
         for JobWrite { row, .. } in &batch.jobs {
             update.execute(params![
@@ -216,7 +216,7 @@ fn bare_commit(db: &mut Connection, lsn: Lsn, batch: &Batch) -> rusqlite::Result
                 row.attempt,
                 row.flags.0,
                 row.node.map(|n| n.0),
-                row.epoch.0,
+                row.grant.0,
                 row.started_at.map(|t| t.0),
                 row.due_at.map(|t| t.0),
                 row.result.map(|r| r.0)
@@ -284,7 +284,7 @@ fn job(id: i64, state: JobState) -> JobRow {
         attempt: 1,
         flags: JobFlags(1),
         node: held.then_some(NodeId(7)),
-        epoch: Epoch(1),
+        grant: Grant(1),
         started_at: held.then_some(Timestamp(1_750_000_000_000)),
         due_at: None,
         result: (state == JobState::Completed).then_some(ResultId(id)),

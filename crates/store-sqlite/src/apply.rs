@@ -107,7 +107,7 @@ fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
         statement.raw_bind_parameter(5, row.attempt)?;
         statement.raw_bind_parameter(6, row.flags.0)?;
         statement.raw_bind_parameter(7, row.node.map(|node| node.0))?;
-        statement.raw_bind_parameter(8, row.epoch.0)?;
+        statement.raw_bind_parameter(8, row.grant.0)?;
         statement.raw_bind_parameter(9, row.started_at.map(|at| at.0))?;
         statement.raw_bind_parameter(10, row.due_at.map(|at| at.0))?;
         statement.raw_bind_parameter(11, row.result.map(|result| result.0))?;

@@ -2,7 +2,7 @@
 
 use forebay_domain::batch::{LaneRow, LeaseRow, March, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row as CatalogRow, Table, Value};
-use forebay_domain::ids::{Epoch, JobId, LaneId, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::policy::{Policy, Tries};
@@ -23,7 +23,7 @@ pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         attempt: row.get(5)?,
         flags: JobFlags(row.get(6)?),
         node: row.get::<_, Option<i64>>(7)?.map(NodeId),
-        epoch: Epoch(row.get(8)?),
+        grant: Grant(row.get(8)?),
         started_at: row.get::<_, Option<i64>>(9)?.map(Timestamp),
         due_at: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         result: row.get::<_, Option<i64>>(11)?.map(ResultId),

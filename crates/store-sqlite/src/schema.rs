@@ -14,7 +14,7 @@ struct Migration {
 /// In their order; the version of a database is how many of them were applied.
 ///
 /// Once released, a migration is never edited: a change of the schema is a new one at the end.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         up: include_str!("migrations/0001_engine.up.sql"),
         down: include_str!("migrations/0001_engine.down.sql"),
@@ -34,6 +34,10 @@ const MIGRATIONS: [Migration; 5] = [
     Migration {
         up: include_str!("migrations/0005_leases.up.sql"),
         down: include_str!("migrations/0005_leases.down.sql"),
+    },
+    Migration {
+        up: include_str!("migrations/0006_grants.up.sql"),
+        down: include_str!("migrations/0006_grants.down.sql"),
     },
 ];
 

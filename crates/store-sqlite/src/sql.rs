@@ -23,7 +23,7 @@ macro_rules! statements {
 /// The hot row of a job, as `encode::job_row` reads it.
 macro_rules! job_columns {
     () => {
-        "j.id, j.workflow_id, j.lane_id, j.state, j.priority, j.attempt, j.flags, j.node_id, j.epoch, \
+        "j.id, j.workflow_id, j.lane_id, j.state, j.priority, j.attempt, j.flags, j.node_id, j.grant_number, \
          j.started_at, j.due_at, j.result_id, j.tries, j.policy, j.expires_at"
     };
 }
@@ -85,13 +85,13 @@ statements! {
          (workflow_id, requirement_id, cpus, memory_bytes, gpus, nodes, runtime_seconds) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     NEW_JOB =
-        "INSERT INTO job (id, lane_id, state, priority, attempt, flags, node_id, epoch, started_at, due_at, \
+        "INSERT INTO job (id, lane_id, state, priority, attempt, flags, node_id, grant_number, started_at, due_at, \
          result_id, timer_at, tries, expires_at, policy, workflow_id) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     /// It does not name the workflow, so that the index on it is left alone, nor the policy, which stays.
     SET_JOB =
         "UPDATE job SET lane_id = ?2, state = ?3, priority = ?4, attempt = ?5, flags = ?6, node_id = ?7, \
-         epoch = ?8, started_at = ?9, due_at = ?10, result_id = ?11, timer_at = ?12, tries = ?13, expires_at = ?14 \
+         grant_number = ?8, started_at = ?9, due_at = ?10, result_id = ?11, timer_at = ?12, tries = ?13, expires_at = ?14 \
          WHERE id = ?1";
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";

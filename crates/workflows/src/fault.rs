@@ -155,8 +155,8 @@ impl Doing {
             NodeMismatch { job, given, current } => Fault::unprocessable(format!(
                 "Compute node mismatch: provided {given} but job_id={job} runs on compute node {current}"
             )),
-            EpochMismatch { job, given, current } => Fault::unprocessable(format!(
-                "Boot epoch mismatch: provided {given} but job_id={job} was claimed in {current}",
+            GrantMismatch { job, given, current } => Fault::unprocessable(format!(
+                "Claim mismatch: provided {given} but job_id={job} was handed out by claim {current}",
                 given = given.0,
                 current = current.0
             )),

@@ -8,7 +8,7 @@ use core::cmp::Reverse;
 use super::{Machine, Step, Trace, Work};
 use crate::claim::{Needs, Packing};
 use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
-use crate::ids::{Epoch, JobId, LaneId, NodeId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use crate::ids::{Grant, JobId, LaneId, NodeId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{Lane, OrderKey};
 use crate::state::{Event, JobState};
@@ -301,9 +301,10 @@ impl Machine {
     }
 
     fn hand(&mut self, now: Timestamp, job: JobId, waiting: &mut WaitingClaim) {
-        let epoch = self.epoch;
+        let grant = self.granted.next();
         let mut row =
-            self.transition(job, Event::Claim, |row| begin(row, now, epoch)).expect("what is in a window is ready");
+            self.transition(job, Event::Claim, |row| begin(row, now, grant)).expect("what is in a window is ready");
+        self.granted = grant;
         if let Some(node) = waiting.claim.start_on {
             let start = |row: &mut JobRow| {
                 row.node = Some(node);
@@ -347,8 +348,7 @@ impl Machine {
             let mut back = false;
             match self.resident_job(row.id) {
                 Ok(current) => {
-                    let same = current.attempt == row.attempt && current.epoch == row.epoch && current.node == row.node;
-                    if same && current.state == row.state && row.state.is_held() {
+                    if current.grant == row.grant && current.state == row.state && row.state.is_held() {
                         self.put_back(row.id);
                         back = true;
                     }
@@ -357,7 +357,7 @@ impl Machine {
                 Err(stop) => return Err(stop),
             }
             rows.pop();
-            self.tracer.note(Trace::Looked(row.id, back));
+            self.tracer.note(Trace::Looked(row.id, row.grant, back));
         }
         Ok(None)
     }
@@ -379,8 +379,8 @@ impl WaitingClaim {
 }
 
 /// A job is handed out: its attempt begins.
-pub(super) fn begin(row: &mut JobRow, now: Timestamp, epoch: Epoch) {
-    row.epoch = epoch;
+pub(super) fn begin(row: &mut JobRow, now: Timestamp, grant: Grant) {
+    row.grant = grant;
     if row.policy.is_some() {
         row.due_at = row.deadline(now);
     }

@@ -254,7 +254,7 @@ impl Machine {
                 .with(JobFlags::CANCEL_ON_FAILURE, job.cancel_on_failure)
                 .with(JobFlags::SPAWNED, born == JobState::Blocked),
             node: None,
-            epoch: Default::default(),
+            grant: Default::default(),
             started_at: None,
             due_at: job.not_before,
             result: None,

@@ -25,7 +25,7 @@ use crate::catalog::{Statement, Table};
 use crate::claim::Needs;
 use crate::command::{Answer, Claimed, Command, Rejection, Scope};
 use crate::graph::Graph;
-use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use crate::ids::{Grant, JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{LabelSet, Lane};
 use crate::limits::{Egress, Limits};
@@ -181,7 +181,8 @@ type LaneKey = (RequirementId, Option<SchedulerId>, LabelSet);
 #[derive(Debug)]
 pub struct Machine {
     limits: Limits,
-    epoch: Epoch,
+    /// The latest claim.
+    granted: Grant,
     workflows: Map<WorkflowId, Workflow>,
     /// Deleted, and the batch that says so is not committed.
     deleted: BTreeMap<WorkflowId, Lsn>,
@@ -275,7 +276,7 @@ impl Machine {
             sequences.insert(sequence, Ids { next, reserved: next });
         }
         let mut machine = Machine {
-            epoch: recovered.epoch,
+            granted: Grant::before(recovered.epoch),
             workflows: Map::default(),
             deleted: BTreeMap::new(),
             lanes: Map::default(),

@@ -73,7 +73,7 @@ impl Machine {
 
     /// The fence, then the outcome with all that follows from it.
     fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
-        let Completion { job, run, attempt, node, epoch, outcome, again } = completion;
+        let Completion { job, run, attempt, node, grant, outcome, again } = completion;
         let row = self.slots.get(job).ok_or(Rejection::NoSuchJob(*job))?.row;
         if row.workflow != workflow {
             return Err(Rejection::OtherWorkflow { job: *job, workflow });
@@ -107,8 +107,8 @@ impl Machine {
         {
             return Err(Rejection::NodeMismatch { job: *job, given, current });
         }
-        if let Some(given) = epoch.filter(|given| *given != row.epoch) {
-            return Err(Rejection::EpochMismatch { job: *job, given, current: row.epoch });
+        if let Some(given) = grant.filter(|given| *given != row.grant) {
+            return Err(Rejection::GrantMismatch { job: *job, given, current: row.grant });
         }
         row.state.on(event).ok_or(Rejection::WrongState { job: *job, state: row.state })?;
         let again = again.as_ref().filter(|_| outcome.state == JobState::Failed && row.policy.is_some());
@@ -318,11 +318,11 @@ impl Machine {
             JobState::Terminated => Event::Terminate,
             JobState::Completed | JobState::Failed | JobState::Scheduled => return Err(wrong.into()),
         };
-        let epoch = self.epoch;
+        let grant = self.granted.next();
         let held = matches!(event, Event::Claim | Event::Start);
         let changed = self.transition(job, event, |row| {
             if event == Event::Claim {
-                begin(row, now, epoch);
+                begin(row, now, grant);
             }
             if !held {
                 row.node = None;
@@ -331,6 +331,9 @@ impl Machine {
             let flags = row.flags.with(JobFlags::BLAMED, row.state.has_ended()).with(JobFlags::CASCADED, false);
             row.flags = flags.with(JobFlags::DEAD_LETTER, false);
         })?;
+        if event == Event::Claim {
+            self.granted = grant;
+        }
         match (row.state.has_ended(), changed.state.has_ended()) {
             (false, true) => self.release(now, row.workflow, job),
             (true, false) => self.rearm(row.workflow, job, row.flags.has(JobFlags::BLAMED)),

@@ -1,7 +1,7 @@
 //! What the machine did, one thing after the other: for a simulator that does the same beside it.
 //! Without the feature `trace` nothing of it is left.
 
-use crate::ids::{JobId, NodeId, Ticket, Timestamp, WorkflowId};
+use crate::ids::{Grant, JobId, NodeId, Ticket, Timestamp, WorkflowId};
 
 /// One thing that the machine did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +28,8 @@ pub enum Trace {
     Orphan(JobId),
     /// A claim that was refused put back a job that it had taken.
     Back(JobId),
-    /// It was looked whether a job that reached nobody goes back, and whether it did.
-    Looked(JobId, bool),
+    /// It was looked whether a job whose claim reached nobody goes back, and whether it did.
+    Looked(JobId, Grant, bool),
 }
 
 /// A rule that a machine can be made to break, so that an auditor may notice.

@@ -279,7 +279,7 @@ pub fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
         avg_cpu_percent: None,
     };
     let attempt = Some(row.attempt);
-    let completion = Completion { job: row.id, run: 0, attempt, node: None, epoch: None, outcome, again: None };
+    let completion = Completion { job: row.id, run: 0, attempt, node: None, grant: None, outcome, again: None };
     Command::Report(Report { workflow, completions: vec![completion], claim: None })
 }
 

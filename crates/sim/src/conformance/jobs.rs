@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use forebay_domain::batch::{Batch, JobWrite, LaneRow, LeaseRow, March, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::ids::{
-    Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
+    Epoch, Grant, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
 };
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
@@ -179,7 +179,7 @@ fn every_field_is_read_back<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         attempt: 77,
         flags: JobFlags(7),
         node: Some(NodeId(5)),
-        epoch: Epoch(12),
+        grant: Grant(12),
         started_at: Some(Timestamp(1_700_000_000_123)),
         due_at: Some(Timestamp(i64::MAX)),
         result: Some(ResultId(9)),

@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Table, Value};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::policy::{Backoff, OnEnd, Policy, Tries};
@@ -125,7 +125,7 @@ fn job_row(id: i64, priority: i64) -> JobRow {
         attempt: 1,
         flags: JobFlags::default(),
         node: None,
-        epoch: Epoch(0),
+        grant: Grant(0),
         started_at: None,
         due_at: None,
         result: None,

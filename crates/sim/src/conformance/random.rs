@@ -2,7 +2,7 @@
 
 use forebay_domain::batch::{Batch, JobWrite, Sequence};
 use forebay_domain::catalog::{Kind, Match, Paging, Query, Statement, TABLES, Table, Value};
-use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::{LabelSet, OrderKey};
 use forebay_domain::port::{JobQuery, JobSort, Moment, Read, Reader, Rows, Store};
@@ -177,7 +177,7 @@ impl Made {
             attempt: random.between(1, 9),
             flags: JobFlags(random.below(8) as u8),
             node: random.chance(1, 3).then(|| NodeId(random.between(1, 3))),
-            epoch: Epoch(random.between(0, 5)),
+            grant: Grant(random.between(0, 5)),
             started_at: random.chance(1, 3).then(|| Timestamp(random.between(0, 1 << 40))),
             due_at: random.chance(1, 3).then(|| Timestamp(random.between(0, 50))),
             result: random.chance(1, 3).then(|| ResultId(random.between(1, self.next))),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use forebay_domain::claim::{Needs, Packing};
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Rejection, Report};
-use forebay_domain::ids::{JobId, Ticket, Timestamp};
+use forebay_domain::ids::{Grant, JobId, Ticket, Timestamp};
 use forebay_domain::job::JobRow;
 use forebay_domain::state::{Event, JobState};
 
@@ -17,7 +17,7 @@ pub(super) struct Claiming {
     claim: Claim,
     packing: Option<Packing>,
     /// As they were handed out, and the how manieth claim of each this was.
-    taken: Vec<(JobRow, u64)>,
+    taken: Vec<JobRow>,
     /// Nothing of its own scheduler was there when it took its first.
     any_scheduler: bool,
     outcomes: Option<Outcomes>,
@@ -116,11 +116,12 @@ impl Oracle {
             let took = self.job(job).map(|job| (&job.row, &job.key));
             return Err(format!("{ticket:?} took {took:?}, next in the order is {next:?}, for {claim:?}"));
         };
-        let (epoch, start_on) = (self.epoch, claiming.claim.start_on);
+        let (grant, start_on) = (self.granted.next(), claiming.claim.start_on);
         let workflow = &self.workflows[&claiming.claim.workflow];
         let needs = workflow.requirements[&workflow.jobs[&job].key.0];
-        let claimed = self.change(job, Event::Claim, |row| hand_out(row, now, epoch));
+        let claimed = self.change(job, Event::Claim, |row| hand_out(row, now, grant));
         let mut row = claimed.expect("what is next is ready");
+        self.granted = grant;
         if start_on.is_some() {
             let started = self.change(job, Event::Start, |row| {
                 row.node = start_on;
@@ -128,10 +129,9 @@ impl Oracle {
             });
             row = started.expect("it was just claimed");
         }
-        let grant = self.job(job).expect("just taken").grants;
         let claiming = self.claims.get_mut(&ticket).expect("looked up above");
         claiming.any_scheduler = any_scheduler;
-        claiming.taken.push((row, grant));
+        claiming.taken.push(row);
         if let Some(packing) = &mut claiming.packing {
             packing.take(&needs);
         }
@@ -150,7 +150,7 @@ impl Oracle {
         }
         let row = self.counted(claiming.claim.workflow);
         let still = claiming.taken.iter().filter(|taken| self.is_still(taken));
-        let jobs = still.map(|(row, _)| *row).collect();
+        let jobs = still.copied().collect();
         let decided = Decided { jobs, canceled: row.canceled, complete: row.is_complete() };
         self.claims.get_mut(&ticket).expect("looked up above").decided = Some(decided);
         Ok(())
@@ -220,7 +220,7 @@ impl Oracle {
     pub fn left(&mut self, ticket: Ticket) {
         if self.claims.get(&ticket).is_some_and(|claiming| claiming.decided.is_none()) {
             let claiming = self.claims.remove(&ticket).expect("just looked up");
-            let still = claiming.taken.iter().filter(|taken| self.is_still(taken)).map(|(row, _)| *row);
+            let still = claiming.taken.iter().filter(|taken| self.is_still(taken)).copied();
             let still: Vec<JobRow> = still.collect();
             self.owed.extend(still);
         }
@@ -235,17 +235,16 @@ impl Oracle {
 
     /// A claim that was refused put back a job that it had taken.
     pub(super) fn back(&mut self, job: JobId) -> Result<(), Wrong> {
-        if !self.claims.values().any(|claiming| claiming.taken.iter().any(|(row, _)| row.id == job)) {
+        if !self.claims.values().any(|claiming| claiming.taken.iter().any(|row| row.id == job)) {
             return Err(format!("no claim that put back job {job} had it: {:?}", self.job(job)));
         }
         self.go_back(job)
     }
 
     /// The machine looked whether a job that reached nobody goes back, and whether it did.
-    pub(super) fn looked(&mut self, job: JobId, back: bool) -> Result<(), Wrong> {
-        // Of several that were owed it, which one was looked at is not said.
-        let place = self.owed.iter().position(|row| row.id == job && self.is_as_handed(row) == back);
-        let Some(place) = place else {
+    pub(super) fn looked(&mut self, job: JobId, grant: Grant, back: bool) -> Result<(), Wrong> {
+        let place = self.owed.iter().position(|row| row.id == job && row.grant == grant);
+        let Some(place) = place.filter(|&place| self.is_as_handed(&self.owed[place]) == back) else {
             return Err(format!("job {job} went back: {back}; it is {:?}, owed {:?}", self.job(job), self.owed));
         };
         self.owed.remove(place);
@@ -261,20 +260,14 @@ impl Oracle {
     }
 
     /// A job that a claim took is still in its claimant's hands.
-    fn is_still(&self, (row, grant): &(JobRow, u64)) -> bool {
-        self.job(row.id).is_some_and(|job| job.row.state.is_held() && job.grants == *grant)
+    fn is_still(&self, row: &JobRow) -> bool {
+        self.job(row.id).is_some_and(|job| job.row.state.is_held() && job.row.grant == row.grant)
     }
 
     pub(super) fn is_as_handed(&self, row: &JobRow) -> bool {
-        self.job(row.id).is_some_and(|job| job.row.state.is_held() && same_place(&job.row, row))
+        self.job(row.id)
+            .is_some_and(|job| job.row.state == row.state && row.state.is_held() && job.row.grant == row.grant)
     }
-}
-
-fn same_place(current: &JobRow, handed: &JobRow) -> bool {
-    current.state == handed.state
-        && current.attempt == handed.attempt
-        && current.epoch == handed.epoch
-        && current.node == handed.node
 }
 
 type Order = (Reverse<i64>, [Reverse<i64>; 4], JobId);

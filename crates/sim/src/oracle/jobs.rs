@@ -2,7 +2,7 @@
 
 use forebay_domain::catalog::Value;
 use forebay_domain::command::{Again, Completion, JobChange, Rejection, Report};
-use forebay_domain::ids::{Epoch, JobId, LaneId, NodeId, ResultId, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, NodeId, ResultId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, NewJob};
 use forebay_domain::policy::{OnEnd, Policy, Tries};
 use forebay_domain::state::{Event, JobState};
@@ -64,7 +64,7 @@ impl Oracle {
                     .with(JobFlags::CANCEL_ON_FAILURE, new.cancel_on_failure)
                     .with(JobFlags::SPAWNED, parent.is_some()),
                 node: None,
-                epoch: Default::default(),
+                grant: Default::default(),
                 started_at: None,
                 due_at: new.not_before,
                 result: None,
@@ -74,14 +74,8 @@ impl Oracle {
             };
             let requirement = new.requirement.unwrap_or(workflow.row.default_requirement);
             let key = (requirement, new.scheduler, new.labels.clone());
-            let made = Job {
-                row,
-                key,
-                on: Default::default(),
-                by: Default::default(),
-                payloads: vec![new.payload.clone()],
-                grants: 0,
-            };
+            let made =
+                Job { row, key, on: Default::default(), by: Default::default(), payloads: vec![new.payload.clone()] };
             workflow.jobs.insert(job, made);
             for on in new.depends_on.iter().copied().chain(parent) {
                 let on = if on.0 < 0 { JobId(first - 1 - on.0) } else { on };
@@ -135,7 +129,7 @@ impl Oracle {
     }
 
     fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
-        let Completion { job, run, attempt, node, epoch, outcome, again } = completion;
+        let Completion { job, run, attempt, node, grant, outcome, again } = completion;
         let row = self.known(*job)?;
         if row.workflow != workflow {
             return Err(Rejection::OtherWorkflow { job: *job, workflow });
@@ -160,8 +154,8 @@ impl Oracle {
         {
             return Err(Rejection::NodeMismatch { job: *job, given, current });
         }
-        if let Some(given) = epoch.filter(|&given| given != row.epoch) {
-            return Err(Rejection::EpochMismatch { job: *job, given, current: row.epoch });
+        if let Some(given) = grant.filter(|&given| given != row.grant) {
+            return Err(Rejection::GrantMismatch { job: *job, given, current: row.grant });
         }
         let again = again.filter(|_| outcome.state == JobState::Failed).zip(row.policy);
         if again.is_some() && !row.state.is_held() {
@@ -373,10 +367,10 @@ impl Oracle {
                 return Err(Rejection::WrongState { job, state: before.state });
             }
         };
-        let epoch = self.epoch;
+        let grant = self.granted.next();
         let row = self.change(job, event, |row| {
             if event == Event::Claim {
-                hand_out(row, now, epoch);
+                hand_out(row, now, grant);
             }
             if event != Event::Claim && event != Event::Start {
                 row.node = None;
@@ -385,6 +379,9 @@ impl Oracle {
             let blamed = row.state.has_ended();
             row.flags = unended(row.flags).with(JobFlags::BLAMED, blamed);
         })?;
+        if event == Event::Claim {
+            self.granted = grant;
+        }
         match (before.state.has_ended(), row.state.has_ended()) {
             (false, true) => self.release(now, job),
             (true, false) => self.rearm(job),
@@ -424,8 +421,8 @@ fn is_kept(row: &JobRow) -> bool {
 }
 
 /// The time of an attempt begins with its claim.
-pub(super) fn hand_out(row: &mut JobRow, now: Timestamp, epoch: Epoch) {
-    row.epoch = epoch;
+pub(super) fn hand_out(row: &mut JobRow, now: Timestamp, grant: Grant) {
+    row.grant = grant;
     if let Some(policy) = row.policy {
         row.due_at = (policy.deadline_ms > 0).then(|| now.after(policy.deadline_ms.into()));
     }

@@ -14,7 +14,7 @@ use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::Row;
 use forebay_domain::claim::Needs;
 use forebay_domain::command::{Answer, Command, Rejection};
-use forebay_domain::ids::{Epoch, JobId, LaneId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, Payload, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::limits::Limits;
@@ -35,7 +35,8 @@ type LaneKey = (RequirementId, Option<SchedulerId>, LabelSet);
 #[derive(Debug)]
 pub struct Oracle {
     limits: Limits,
-    epoch: Epoch,
+    /// The latest claim.
+    granted: Grant,
     workflows: BTreeMap<WorkflowId, Workflow>,
     of_job: BTreeMap<JobId, WorkflowId>,
     /// As the machine numbered them.
@@ -76,8 +77,6 @@ struct Job {
     by: BTreeSet<JobId>,
     /// What it has and had: a claim may be answered with what it was when it took the job, or later.
     payloads: Vec<Payload>,
-    /// How often it was claimed.
-    grants: u64,
 }
 
 impl Oracle {
@@ -85,7 +84,7 @@ impl Oracle {
     pub fn new(limits: &Limits, now: Timestamp, db: &Db) -> Oracle {
         let mut oracle = Oracle {
             limits: limits.clone(),
-            epoch: db.epoch,
+            granted: Grant::before(db.epoch),
             workflows: BTreeMap::new(),
             of_job: BTreeMap::new(),
             lanes: BTreeMap::new(),
@@ -116,7 +115,6 @@ impl Oracle {
                 on: BTreeSet::new(),
                 by: BTreeSet::new(),
                 payloads: vec![db.details[&id].payload.clone()],
-                grants: 0,
             };
             oracle.of_job.insert(id, row.workflow);
             oracle.workflows.get_mut(&row.workflow).expect("of a workflow").jobs.insert(id, job);
@@ -176,7 +174,7 @@ impl Oracle {
             Trace::Orphan(job) => self.orphan(now, job),
             Trace::LeaseGone(node) => self.lease_gone(node),
             Trace::Back(job) => self.back(job),
-            Trace::Looked(job, back) => self.looked(job, back),
+            Trace::Looked(job, grant, back) => self.looked(job, grant, back),
         }
     }
 
@@ -342,7 +340,6 @@ impl Oracle {
         }
         edit(row);
         let row = *row;
-        job.grants += u64::from(event == Event::Claim);
         self.dirty.insert(id);
         Ok(row)
     }
@@ -438,11 +435,11 @@ fn same_answer(answer: &Answer, expected: &Answer) -> bool {
     }
 }
 
-/// The epoch counts only while somebody holds the job.
+/// Its claim counts only while somebody holds the job.
 fn same_row(row: &JobRow, expected: &JobRow) -> bool {
     let comparable = |row: &JobRow| JobRow {
         lane: LaneId(0),
-        epoch: if row.state.is_held() { row.epoch } else { Epoch(0) },
+        grant: if row.state.is_held() { row.grant } else { Grant(0) },
         result: None,
         ..*row
     };

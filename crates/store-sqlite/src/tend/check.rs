@@ -59,7 +59,7 @@ const NOWHERE: &[(&str, &str)] = &[
     ),
     (
         "a job of a start that never was",
-        "SELECT id, workflow_id FROM job WHERE epoch > (SELECT value FROM meta WHERE name = 'epoch')",
+        "SELECT id, workflow_id FROM job WHERE grant_number >> 40 > (SELECT value FROM meta WHERE name = 'epoch')",
     ),
     (
         "a job whose latest outcome is not there",

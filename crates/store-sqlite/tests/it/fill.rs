@@ -3,7 +3,7 @@
 use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, RequirementId, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::state::{JobState, STATES};
@@ -71,7 +71,7 @@ pub fn job(id: i64) -> JobRow {
         attempt: 1,
         flags: JobFlags::default(),
         node: None,
-        epoch: Epoch(1),
+        grant: Grant(1 << 40),
         started_at: None,
         due_at: None,
         result: None,

@@ -50,7 +50,7 @@ fn each_contradiction_is_found_and_named() {
         ("UPDATE workflow_state SET ready = 3", "workflow 1 counts its jobs by state"),
         ("UPDATE job SET state = 77 WHERE id = 9", "1 jobs of workflow 1 are in state 77"),
         ("UPDATE job SET lane_id = 12 WHERE id = 9", "a job whose lane is not one of its workflow: 9"),
-        ("UPDATE job SET epoch = 99 WHERE id = 9", "a job of a start that never was: 9"),
+        ("UPDATE job SET grant_number = 99 << 40 WHERE id = 9", "a job of a start that never was: 9"),
         ("UPDATE job SET result_id = 5 WHERE id = 9", "a job whose latest outcome is not there: 9"),
         ("DELETE FROM job_detail WHERE job_id = 9", "a job without its name and payload: 9"),
         ("DELETE FROM job WHERE id = 9", "a name and payload without their job: 9"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use forebay_domain::command::{Answer, Claimed};
-use forebay_domain::ids::{Epoch, JobId, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, WorkflowId};
 use forebay_domain::job::JobRow;
 use forebay_domain::port::{Read, Reader, Rows, StoreError};
 use forebay_domain::state::JobState;
@@ -23,7 +23,7 @@ struct Promised {
     claimed: BTreeMap<JobId, i64>,
     started: BTreeSet<JobId>,
     ended: BTreeSet<JobId>,
-    epoch: Option<Epoch>,
+    grant: Option<Grant>,
 }
 
 /// Opens what a cut left, with the real store and engine; what is wrong with it.
@@ -48,9 +48,9 @@ impl Promised {
                 Said::Created { first, count } => {
                     promised.created.extend((0..count as i64).map(|n| JobId(first.0 + n)));
                 }
-                Said::Claimed { job, attempt, epoch } => {
+                Said::Claimed { job, attempt, grant } => {
                     promised.claimed.insert(job, attempt);
-                    promised.epoch = promised.epoch.max(Some(epoch));
+                    promised.grant = promised.grant.max(Some(grant));
                 }
                 Said::Started(job) => drop(promised.started.insert(job)),
                 Said::Ended(job) => drop(promised.ended.insert(job)),
@@ -109,8 +109,8 @@ fn look(path: &Path, promised: &Promised) -> Result<Vec<String>, Box<dyn std::er
             if promised.claimed.contains_key(&row.id) {
                 faults.push(format!("job {} is handed out twice", row.id));
             }
-            if promised.epoch.is_some_and(|epoch| row.epoch <= epoch) {
-                faults.push(format!("{:?} is used twice", row.epoch));
+            if promised.grant.is_some_and(|grant| row.grant <= grant) {
+                faults.push(format!("{:?} is used twice", row.grant));
             }
         }
     }

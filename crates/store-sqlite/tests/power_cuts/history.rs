@@ -9,7 +9,7 @@ use forebay_domain::batch::{Batch, Outcomes};
 use forebay_domain::catalog::{Row, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Claimed, Command, Completion, NewWorkflow, Report};
-use forebay_domain::ids::{Epoch, JobId, NodeId, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, NodeId, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Outcome};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::port::{Recovered, Store, StoreError};
@@ -49,7 +49,7 @@ impl Modes {
 pub enum Said {
     WorkflowCreated(WorkflowId),
     Created { first: JobId, count: usize },
-    Claimed { job: JobId, attempt: i64, epoch: Epoch },
+    Claimed { job: JobId, attempt: i64, grant: Grant },
     Started(JobId),
     Ended(JobId),
 }
@@ -174,7 +174,7 @@ impl Client<'_> {
             panic!("a claim is answered with jobs");
         };
         for (row, _) in &jobs {
-            self.hear(Said::Claimed { job: row.id, attempt: row.attempt, epoch: row.epoch });
+            self.hear(Said::Claimed { job: row.id, attempt: row.attempt, grant: row.grant });
         }
         for (row, _) in jobs {
             self.ask(Command::Start { job: row.id, run: 0, node: self.node });
@@ -257,7 +257,7 @@ fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
         avg_cpu_percent: None,
     };
     let attempt = Some(row.attempt);
-    let completion = Completion { job: row.id, run: 0, attempt, node: None, epoch: None, outcome, again: None };
+    let completion = Completion { job: row.id, run: 0, attempt, node: None, grant: None, outcome, again: None };
     Command::Report(Report { workflow, completions: vec![completion], claim: None })
 }
 

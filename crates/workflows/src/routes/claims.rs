@@ -308,7 +308,7 @@ fn completion(entry: JobCompletionEntry) -> Completion {
         run: entry.run_id,
         attempt: result.attempt_id,
         node: Some(NodeId(result.compute_node_id)),
-        epoch: None,
+        grant: None,
         again: None,
         outcome: Outcome {
             state: state_of(entry.status),
