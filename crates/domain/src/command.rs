@@ -220,12 +220,13 @@ pub enum Rejection {
         given: NodeId,
         current: NodeId,
     },
-    /// Another claim handed it out: this one was taken back, or is of a server that ended before it was
-    /// in the store.
+    /// This claim does not hold the job, or no longer: it was given back, reset, handed to another; or a
+    /// server handed it out that ended before that was in the store.
     GrantMismatch {
         job: JobId,
         given: Grant,
-        current: Grant,
+        /// Which one holds it, if it is held.
+        current: Option<Grant>,
     },
     /// The compute node has no lease, or none any more: what it held is not its own.
     NoLease(NodeId),

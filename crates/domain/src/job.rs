@@ -27,7 +27,7 @@ pub struct JobRow {
     pub flags: JobFlags,
     /// The compute node that runs it.
     pub node: Option<NodeId>,
-    /// Its latest claim.
+    /// Its latest claim. It counts only while the job is held, and is not kept beyond.
     pub grant: Grant,
     pub started_at: Option<Timestamp>,
     /// It is not ready before. Of a job with a policy that is held: its attempt is lost then.
@@ -46,6 +46,11 @@ impl JobRow {
     /// Its place within its lane.
     pub fn key(&self) -> OrderKey {
         OrderKey::new(self.priority, self.id)
+    }
+
+    /// The claim that holds it.
+    pub fn held_by(&self) -> Option<Grant> {
+        self.state.is_held().then_some(self.grant)
     }
 
     /// When something happens to it by itself, if it is left as it is. Stored beside it, and looked

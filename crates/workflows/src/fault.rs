@@ -156,9 +156,9 @@ impl Doing {
                 "Compute node mismatch: provided {given} but job_id={job} runs on compute node {current}"
             )),
             GrantMismatch { job, given, current } => Fault::unprocessable(format!(
-                "Claim mismatch: provided {given} but job_id={job} was handed out by claim {current}",
+                "Claim mismatch: provided {given} but job_id={job} is held by {holder}",
                 given = given.0,
-                current = current.0
+                holder = current.map_or("none".into(), |current| format!("claim {}", current.0))
             )),
             NoLease(node) => {
                 Fault::new(StatusCode::GONE, format!("compute node {node} has no lease, or none any more"))

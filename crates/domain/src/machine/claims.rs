@@ -348,7 +348,7 @@ impl Machine {
             let mut back = false;
             match self.resident_job(row.id) {
                 Ok(current) => {
-                    if current.grant == row.grant && current.state == row.state && row.state.is_held() {
+                    if current.held_by() == Some(row.grant) && current.state == row.state {
                         self.put_back(row.id);
                         back = true;
                     }

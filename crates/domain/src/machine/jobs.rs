@@ -78,9 +78,13 @@ impl Machine {
         mut work: Work,
     ) {
         let Read::Jobs(wanted) = what else { unreachable!("jobs were asked for as jobs") };
-        if self.workflows.get(&id).is_some_and(|workflow| workflow.purged > lsn) {
-            // Some of them may be gone since.
-            return self.park(Stop::Prerequisites(id, wanted.clone()), work);
+        if let Some(workflow) = self.workflows.get_mut(&id).filter(|owner| owner.purged.max(owner.bulk) > lsn) {
+            // Some of them may be gone or changed since. While more of them change, it waits.
+            match &mut workflow.frozen {
+                Some(waiting) => waiting.push_back(work),
+                None => self.park(Stop::Prerequisites(id, wanted.clone()), work),
+            }
+            return;
         }
         let found: super::Set<JobId> = rows.iter().filter(|row| row.workflow == id).map(|row| row.id).collect();
         let step = match (wanted.iter().find(|job| !found.contains(*job)), &mut work) {

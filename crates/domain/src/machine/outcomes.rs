@@ -107,8 +107,8 @@ impl Machine {
         {
             return Err(Rejection::NodeMismatch { job: *job, given, current });
         }
-        if let Some(given) = grant.filter(|given| *given != row.grant) {
-            return Err(Rejection::GrantMismatch { job: *job, given, current: row.grant });
+        if let Some(given) = grant.filter(|given| row.held_by() != Some(*given)) {
+            return Err(Rejection::GrantMismatch { job: *job, given, current: row.held_by() });
         }
         row.state.on(event).ok_or(Rejection::WrongState { job: *job, state: row.state })?;
         let again = again.as_ref().filter(|_| outcome.state == JobState::Failed && row.policy.is_some());

@@ -154,8 +154,9 @@ impl Oracle {
         {
             return Err(Rejection::NodeMismatch { job: *job, given, current });
         }
-        if let Some(given) = grant.filter(|&given| given != row.grant) {
-            return Err(Rejection::GrantMismatch { job: *job, given, current: row.grant });
+        let holder = row.state.is_held().then_some(row.grant);
+        if let Some(given) = grant.filter(|&given| Some(given) != holder) {
+            return Err(Rejection::GrantMismatch { job: *job, given, current: holder });
         }
         let again = again.filter(|_| outcome.state == JobState::Failed).zip(row.policy);
         if again.is_some() && !row.state.is_held() {
