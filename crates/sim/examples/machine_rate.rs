@@ -1,48 +1,163 @@
-//! How many lifecycles (claim, start, complete) a second the machine alone does: no mailbox, no
-//! store, one thread. Commits are answered at once; pages come from the reference store.
+//! How many lifecycles (claim, start, complete: a command each) a second the machine alone does, and
+//! how often it allocates: no mailbox, one thread, a store that keeps nothing. Batches are dropped as
+//! a writer would drop them; pages are made up.
+//!
+//!     cargo run --release -p forebay-sim --example machine_rate -- [--jobs N] [--lanes N] [--rounds N]
 
-use std::time::Instant;
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use forebay_domain::catalog::Value;
 use forebay_domain::claim::Needs;
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Completion, NewWorkflow, Report};
-use forebay_domain::ids::{NodeId, Ticket, Timestamp, WorkflowId};
-use forebay_domain::job::{NewJob, Outcome};
+use forebay_domain::ids::{JobId, LaneId, NodeId, RequirementId, Ticket, Timestamp, WorkflowId};
+use forebay_domain::job::{JobRow, NewJob, Outcome, Payload};
+use forebay_domain::lane::OrderKey;
 use forebay_domain::limits::Limits;
 use forebay_domain::machine::Machine;
-use forebay_domain::port::{Reader, Store};
+use forebay_domain::port::{Read, Reader, Rows, Store};
 use forebay_domain::state::JobState;
 use forebay_sim::MemoryStore;
 
 const NOW: Timestamp = Timestamp(1_000);
-const JOBS: usize = 200_000;
 /// Commands between two commits.
 const BATCH: usize = 1_000;
 
-struct Bench {
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is passed on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller holds to the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller holds to the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller holds to the contract of `realloc`.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Setup {
+    jobs: i64,
+    lanes: i64,
+    rounds: usize,
+}
+
+fn main() {
+    let mut setup = Setup { jobs: 400_000, lanes: 1, rounds: 5 };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut number = || args.next().and_then(|text| text.parse().ok()).expect("a number follows the option");
+        match arg.as_str() {
+            "--jobs" => setup.jobs = number(),
+            "--lanes" => setup.lanes = number(),
+            "--rounds" => setup.rounds = usize::try_from(number()).expect("a few"),
+            _ => panic!("no such option: {arg}"),
+        }
+    }
+    let mut rates: Vec<(f64, f64, f64)> = (0..setup.rounds).map(|_| World::new(&setup).run()).collect();
+    rates.sort_by(|one, other| one.1.total_cmp(&other.1));
+    let (wall, cpu, allocations) = rates[rates.len() / 2];
+    println!(
+        "the machine alone, {} lanes: {wall:.0} lifecycles/s, {cpu:.0} by CPU, {allocations:.2} allocations a lifecycle \
+         (the median of {} rounds of {})",
+        setup.lanes, setup.rounds, setup.jobs
+    );
+}
+
+/// A machine with one workflow, all of whose jobs are ready.
+struct World {
     machine: Machine,
-    store: MemoryStore,
+    workflow: WorkflowId,
+    /// What each lane's page begins with; job `n` is in lane `n % lanes`.
+    first: Vec<JobRow>,
+    last: JobId,
+    payload: Payload,
     ticket: u64,
     answers: Vec<Answer>,
 }
 
-impl Bench {
-    /// Commits what is open and carries out all reads, until nothing is left to do.
-    fn settle(&mut self) {
+impl World {
+    /// Jobs are created and initialized in the reference store, one for each lane; the rest is made up.
+    fn new(setup: &Setup) -> World {
+        let mut store = MemoryStore::new();
+        let recovered = store.recover().expect("an empty store recovers");
+        let machine = Machine::new(Limits::default(), recovered);
+        let payload: Payload = b"{}".as_slice().into();
+        let last = JobId(setup.jobs);
+        let (workflow, first) = (WorkflowId(0), Vec::new());
+        let mut world = World { machine, workflow, first, last, payload, ticket: 0, answers: Vec::new() };
+        let needs = Needs { cpus: 1, memory_bytes: 1 << 20, gpus: 0, nodes: 1, runtime_seconds: 60 };
+        let blank = |columns: usize| vec![Value::Null; columns].into_boxed_slice();
+        let new = NewWorkflow { row: blank(24), default_requirement: blank(8), needs };
+        let Answer::Created(id) = world.call(&mut store, Command::CreateWorkflow(Box::new(new))) else {
+            panic!("a workflow is created")
+        };
+        world.workflow = WorkflowId(id);
+        let workflow = world.workflow;
+        let mut rows = vec![(blank(8), needs); usize::try_from(setup.lanes).expect("a few")];
+        for (row, _) in &mut rows {
+            row[1] = Value::Int(id);
+        }
+        let Answer::Created(requirement) = world.call(&mut store, Command::CreateRequirements { workflow, rows })
+        else {
+            panic!("requirements are created")
+        };
+        let job = |n: i64| NewJob {
+            name: "job".into(),
+            payload: world.payload.clone(),
+            requirement: Some(RequirementId(requirement + n)),
+            labels: Default::default(),
+            scheduler: None,
+            priority: 0,
+            cancel_on_failure: true,
+            policy: None,
+            expires_at: None,
+            not_before: None,
+            depends_on: [].into(),
+            relations: [].into(),
+        };
+        let jobs = (0..setup.lanes).map(job).collect();
+        world.call(&mut store, Command::CreateJobs { workflow, jobs });
+        world.call(&mut store, Command::Initialize { workflow, only_drafts: false });
+        world.first = store.look(|db| db.jobs.values().copied().collect());
+        world
+    }
+
+    fn call(&mut self, store: &mut MemoryStore, command: Command) -> Answer {
+        self.apply(command);
         loop {
             self.answers.extend(self.machine.answers().map(|(_, _, answer)| answer));
-            if let Some(batch) = self.machine.take_batch() {
-                self.store.commit(&batch).expect("the reference store takes every batch");
+            let batch = self.machine.take_batch();
+            if let Some(batch) = &batch {
+                store.commit(batch).expect("the reference store takes every batch");
                 self.machine.committed(NOW, batch.lsn);
-                continue;
             }
             let reads: Vec<_> = self.machine.reads().collect();
-            if reads.is_empty() {
-                break;
-            }
+            let is_done = batch.is_none() && reads.is_empty();
             for read in reads {
-                let (lsn, rows) = self.store.reader().read(&read.what).expect("the reference store reads");
+                let (lsn, rows) = store.reader().read(&read.what).expect("the reference store reads");
                 self.machine.read_done(NOW, read.id, lsn, read.digest(rows));
+            }
+            if is_done {
+                return self.answers.pop().expect("every command is answered");
             }
         }
     }
@@ -52,52 +167,75 @@ impl Bench {
         self.machine.apply(NOW, Ticket(self.ticket), command);
     }
 
-    fn call(&mut self, command: Command) -> Answer {
-        self.apply(command);
-        self.settle();
-        self.answers.pop().expect("every command is answered")
+    /// Applies commands, then commits what they changed and makes up what they asked for.
+    fn go(&mut self, commands: impl Iterator<Item = Command>) {
+        for command in commands {
+            self.apply(command);
+        }
+        loop {
+            self.answers.extend(self.machine.answers().map(|(_, _, answer)| answer));
+            let batch = self.machine.take_batch();
+            let reads: Vec<_> = self.machine.reads().collect();
+            if batch.is_none() && reads.is_empty() {
+                return;
+            }
+            let lsn = batch.map(|batch| batch.lsn);
+            if let Some(lsn) = lsn {
+                self.machine.committed(NOW, lsn);
+            }
+            for read in reads {
+                let rows = match &read.what {
+                    Read::Page { lane, after, limit, .. } => Rows::Page(self.page(*lane, *after, *limit)),
+                    other => panic!("only pages are read: {other:?}"),
+                };
+                // As new as can be: no change is newer.
+                let seen = lsn.unwrap_or(read.after);
+                self.machine.read_done(NOW, read.id, seen, read.digest(rows));
+            }
+        }
+    }
+
+    fn page(&self, lane: LaneId, after: Option<OrderKey>, limit: u32) -> Vec<(JobRow, Option<Payload>)> {
+        let first = self.first.iter().find(|row| row.lane == lane).expect("a lane with jobs");
+        let step = self.first.len();
+        let from = after.map_or(first.id.0, |key| key.id().0 + i64::try_from(step).expect("a few"));
+        let ids = (from..=self.last.0).step_by(step).take(limit as usize);
+        ids.map(|id| (JobRow { id: JobId(id), ..*first }, Some(self.payload.clone()))).collect()
+    }
+
+    /// Lifecycles a second by the wall clock and by CPU, and allocations of each.
+    fn run(mut self) -> (f64, f64, f64) {
+        let workflow = self.workflow;
+        let labels = Default::default();
+        let claim = Claim { workflow, limit: 1, labels, by: ClaimOrder::Queue, start_on: None, leased: false, wait_until: None };
+        let node = NodeId(1);
+        let (start, cpu, allocations) = (Instant::now(), cpu_time(), ALLOCATIONS.load(Relaxed));
+        let mut done = 0;
+        let mut held: Vec<JobRow> = Vec::with_capacity(BATCH);
+        loop {
+            self.go((0..BATCH).map(|_| Command::Claim(claim.clone())));
+            for answer in self.answers.drain(..) {
+                if let Answer::Claimed(claimed) = answer {
+                    held.extend(claimed.jobs.iter().map(|(row, _)| *row));
+                }
+            }
+            if held.is_empty() {
+                break;
+            }
+            done += held.len();
+            self.go(held.iter().map(|row| Command::Start { job: row.id, run: 0, node }));
+            self.answers.clear();
+            self.go(held.drain(..).map(|row| completed(workflow, &row, node)));
+            self.answers.clear();
+        }
+        assert_eq!(done, usize::try_from(self.last.0).expect("a few"), "{:?}", self.machine.stats());
+        let (wall, cpu) = (start.elapsed().as_secs_f64(), (cpu_time() - cpu).as_secs_f64());
+        let allocations = ALLOCATIONS.load(Relaxed) - allocations;
+        (done as f64 / wall, done as f64 / cpu, allocations as f64 / done as f64)
     }
 }
 
-fn main() {
-    let mut store = MemoryStore::new();
-    let recovered = store.recover().expect("an empty store recovers");
-    let machine = Machine::new(Limits::default(), recovered);
-    let mut bench = Bench { machine, store, ticket: 0, answers: Vec::new() };
-    let needs = Needs { cpus: 1, memory_bytes: 1 << 20, gpus: 0, nodes: 1, runtime_seconds: 60 };
-    let blank = |columns: usize| vec![Value::Null; columns].into_boxed_slice();
-    let new = NewWorkflow { row: blank(24), default_requirement: blank(8), needs };
-    let Answer::Created(workflow) = bench.call(Command::CreateWorkflow(Box::new(new))) else {
-        panic!("a workflow is created")
-    };
-    let workflow = WorkflowId(workflow);
-    let job = NewJob {
-        name: "job".into(),
-        payload: b"{}".as_slice().into(),
-        requirement: None,
-        labels: Default::default(),
-        scheduler: None,
-        priority: 0,
-        cancel_on_failure: true,
-        not_before: None,
-        policy: None,
-        expires_at: None,
-        depends_on: [].into(),
-        relations: [].into(),
-    };
-    bench.call(Command::CreateJobs { workflow, jobs: vec![job; JOBS] });
-    bench.call(Command::Initialize { workflow, only_drafts: false });
-    bench.answers.clear();
-
-    let claim = Claim {
-        workflow,
-        limit: 1,
-        labels: Default::default(),
-        by: ClaimOrder::Queue,
-        start_on: None,
-        leased: false,
-        wait_until: None,
-    };
+fn completed(workflow: WorkflowId, row: &JobRow, node: NodeId) -> Command {
     let outcome = Outcome {
         state: JobState::Completed,
         return_code: 0,
@@ -108,46 +246,13 @@ fn main() {
         peak_cpu_percent: None,
         avg_cpu_percent: None,
     };
-    let node = NodeId(1);
-    let mut done = 0;
-    let mut spent = std::time::Duration::ZERO;
-    while done < JOBS {
-        let start = Instant::now();
-        for _ in 0..BATCH {
-            bench.apply(Command::Claim(claim.clone()));
-        }
-        spent += start.elapsed();
-        bench.settle();
-        let claimed: Vec<_> = bench
-            .answers
-            .drain(..)
-            .flat_map(|answer| if let Answer::Claimed(claimed) = answer { claimed.jobs } else { Vec::new() })
-            .collect();
-        assert!(!claimed.is_empty(), "{done} of {JOBS} jobs were handed out: {:?}", bench.machine.stats());
-        done += claimed.len();
-        let start = Instant::now();
-        for (row, _) in &claimed {
-            bench.apply(Command::Start { job: row.id, run: 0, node });
-        }
-        for (row, _) in claimed {
-            let completion = Completion {
-                job: row.id,
-                run: 0,
-                attempt: Some(row.attempt),
-                node: Some(node),
-                grant: None,
-                outcome: outcome.clone(),
-                again: None,
-            };
-            bench.apply(Command::Report(Report { workflow, completions: vec![completion], claim: None }));
-        }
-        spent += start.elapsed();
-        bench.settle();
-        bench.answers.clear();
-    }
-    println!(
-        "the machine alone: {:.0} lifecycles a second, {:?}",
-        done as f64 / spent.as_secs_f64(),
-        bench.machine.stats()
-    );
+    let completion = Completion { job: row.id, run: 0, attempt: Some(row.attempt), node: Some(node), grant: None, outcome, again: None };
+    Command::Report(Report { workflow, completions: vec![completion], claim: None })
+}
+
+/// What this process has used of the processors; it has one thread.
+fn cpu_time() -> Duration {
+    let text = fs::read_to_string("/proc/self/schedstat").expect("this is Linux");
+    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds come first");
+    Duration::from_nanos(ns)
 }

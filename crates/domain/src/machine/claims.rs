@@ -5,7 +5,7 @@ use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
-use super::{Machine, Step, Trace, Work};
+use super::{Machine, Step, Trace, Work, Workflow};
 use crate::claim::{Needs, Packing};
 use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
 use crate::ids::{Grant, JobId, LaneId, NodeId, SchedulerId, Ticket, Timestamp, WorkflowId};
@@ -19,19 +19,15 @@ use crate::window::Horizon;
 pub(super) struct WaitingClaim {
     ticket: Ticket,
     claim: Claim,
-    taken: Vec<Taken>,
+    /// With their payloads, as far as these are in memory.
+    taken: Vec<(JobRow, Option<Payload>)>,
+    /// Jobs that it took and that left its hands again while it was owed a page.
+    lost: usize,
     packing: Option<Packing>,
     /// Nothing of its scheduler was there: it takes any.
     any_scheduler: bool,
     /// What the answer says beside the claim, if it came with a report.
     report: Option<Reported>,
-}
-
-/// A job that a claim took; it may leave its hands again while the claim is owed a page.
-#[derive(Debug)]
-struct Taken {
-    row: JobRow,
-    kept: bool,
 }
 
 pub(super) type Reported = Vec<(JobId, Result<(), Rejection>)>;
@@ -55,6 +51,10 @@ enum Progress {
     /// It waits for a job.
     Idle,
 }
+
+/// The heads of the lanes that a claim may take from, the next one first, and whether each is known or
+/// only a bound.
+pub(super) type Merge = BinaryHeap<Reverse<(MergeKey, LaneId, bool)>>;
 
 /// The place in the merged order: a lane's rank first, then what the order says of the lane, then id.
 type MergeKey = (Option<OrderRank>, JobId);
@@ -81,11 +81,11 @@ impl Machine {
             ClaimOrder::Fitting { capacity, .. } => Some(Packing::new(capacity)),
         };
         let any_scheduler = matches!(claim.by, ClaimOrder::Queue);
-        let mut waiting = WaitingClaim { ticket, claim, taken: Vec::new(), packing, any_scheduler, report };
+        let mut waiting = WaitingClaim { ticket, claim, taken: Vec::new(), lost: 0, packing, any_scheduler, report };
         let progress = self.advance(now, &mut waiting);
         if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
-            for job in waiting.kept() {
+            for (job, _) in waiting.taken {
                 self.put_back(job.id);
                 self.tracer.note(Trace::Back(job.id));
             }
@@ -146,20 +146,6 @@ impl Machine {
         workflow.row.is_complete() || workflow.lanes.values().any(|lane| self.lanes.get(lane).is_some_and(has_jobs))
     }
 
-    /// A job left its claimant's hands while the claim is still owed a page: it is not handed out.
-    pub(super) fn disown(&mut self, before: &JobRow, after: JobState) {
-        if before.state.is_held()
-            && !after.is_held()
-            && let Some(workflow) = self.workflows.get_mut(&before.workflow)
-        {
-            for waiting in &mut workflow.starved {
-                for taken in waiting.taken.iter_mut().filter(|taken| taken.row.id == before.id) {
-                    taken.kept = false;
-                }
-            }
-        }
-    }
-
     /// Answers claims that have waited long enough with what they have. One that is owed a page goes
     /// on without waiting for more than that.
     pub(super) fn expire_waiting(&mut self, now: Timestamp) {
@@ -193,7 +179,7 @@ impl Machine {
             if let Some(until) = waiting.claim.wait_until {
                 self.deadlines.remove(&(until, id, ticket));
             }
-            self.run(now, Work::GiveBack(waiting.kept()));
+            self.run(now, Work::GiveBack(waiting.taken.into_iter().map(|(row, _)| row).collect()));
             self.serve(now);
         }
     }
@@ -241,7 +227,7 @@ impl Machine {
         if workflow.row.is_complete() {
             return Progress::Done;
         }
-        if waiting.taken.is_empty() {
+        if !waiting.took_any() {
             // Whatever it looked at before: its own scheduler's jobs go first if there are any now.
             waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
         }
@@ -250,12 +236,12 @@ impl Machine {
                 return Progress::Starved;
             }
             let strict = matches!(waiting.claim.by, ClaimOrder::Fitting { strict: true, .. });
-            if !waiting.taken.is_empty() || waiting.any_scheduler || strict {
+            if waiting.took_any() || waiting.any_scheduler || strict {
                 break;
             }
             waiting.any_scheduler = true;
         }
-        if !waiting.taken.is_empty() || waiting.claim.limit == 0 || waiting.claim.wait_until.is_none() {
+        if waiting.took_any() || waiting.claim.limit == 0 || waiting.claim.wait_until.is_none() {
             return Progress::Done;
         }
         Progress::Idle
@@ -265,18 +251,20 @@ impl Machine {
     fn pass(&mut self, now: Timestamp, waiting: &mut WaitingClaim) -> Pass {
         let limit = (waiting.claim.limit as usize).min(self.limits.claim_max);
         let by = waiting.claim.by;
-        let mut heap: BinaryHeap<Reverse<(MergeKey, LaneId, bool)>> = BinaryHeap::new();
+        let mut merge = core::mem::take(&mut self.merge);
+        merge.clear();
         let workflow = &self.workflows[&waiting.claim.workflow];
         for ((_, scheduler, labels), id) in &workflow.lanes {
             if waiting.claim.labels.may_take(labels)
                 && (waiting.any_scheduler || is_for(*scheduler, by))
                 && let Some(next) = self.lanes.get(id).and_then(|lane| next_of(lane, by))
             {
-                heap.push(Reverse((next.0, *id, next.1)));
+                merge.push(Reverse((next.0, *id, next.1)));
             }
         }
-        while waiting.taken.len() < limit
-            && let Some(Reverse((_, id, is_head))) = heap.pop()
+        let mut pass = Pass::Done;
+        while waiting.taken.len() + waiting.lost < limit
+            && let Some(Reverse((_, id, is_head))) = merge.pop()
         {
             let lane = &self.lanes[&id];
             let needs = lane.needs;
@@ -285,7 +273,8 @@ impl Machine {
             }
             if !is_head {
                 self.want_page(id);
-                return Pass::Starved;
+                pass = Pass::Starved;
+                break;
             }
             let job = lane.head().expect("it was pushed for its head").id();
             self.hand(now, job, waiting);
@@ -293,11 +282,12 @@ impl Machine {
                 packing.take(&needs);
             }
             if let Some(next) = next_of(&self.lanes[&id], by) {
-                heap.push(Reverse((next.0, id, next.1)));
+                merge.push(Reverse((next.0, id, next.1)));
             }
             self.want_page(id);
         }
-        Pass::Done
+        self.merge = merge;
+        pass
     }
 
     fn hand(&mut self, now: Timestamp, job: JobId, waiting: &mut WaitingClaim) {
@@ -312,7 +302,8 @@ impl Machine {
             };
             row = self.transition(job, Event::Start, start).expect("it was just claimed");
         }
-        waiting.taken.push(Taken { row, kept: true });
+        let slot = self.slots.get_mut(&job).expect("it was just claimed");
+        waiting.taken.push((row, slot.payload.take()));
         self.tracer.note(Trace::Taken(waiting.ticket, job));
     }
 
@@ -321,17 +312,13 @@ impl Machine {
         self.tracer.note(Trace::Finished(waiting.ticket));
         let workflow = &self.workflows[&waiting.claim.workflow];
         let (canceled, complete, details) = (workflow.row.canceled, workflow.row.is_complete(), workflow.details);
-        let mut missing = Vec::new();
-        let mut jobs: Vec<(JobRow, Payload)> = Vec::with_capacity(waiting.taken.len());
         let (ticket, report) = (waiting.ticket, waiting.report.take());
-        for row in waiting.kept() {
-            let slot = self.slots.get_mut(&row.id);
-            let payload = slot.and_then(|slot| slot.payload.take()).unwrap_or_else(|| {
-                missing.push(row.id);
-                Payload::from([])
-            });
-            jobs.push((row, payload));
-        }
+        let mut missing = Vec::new();
+        let none = |row: &JobRow| {
+            missing.push(row.id);
+            Payload::from([])
+        };
+        let jobs = with_payloads(waiting.taken, none);
         let claimed = Claimed { jobs, canceled };
         let answer = match report {
             None => Answer::Claimed(claimed),
@@ -372,9 +359,8 @@ impl Machine {
 }
 
 impl WaitingClaim {
-    /// What it took and still has.
-    fn kept(self) -> Vec<JobRow> {
-        self.taken.into_iter().filter(|taken| taken.kept).map(|taken| taken.row).collect()
+    fn took_any(&self) -> bool {
+        self.taken.len() + self.lost > 0
     }
 }
 
@@ -384,6 +370,31 @@ pub(super) fn begin(row: &mut JobRow, now: Timestamp, grant: Grant) {
     if row.policy.is_some() {
         row.due_at = row.deadline(now);
     }
+}
+
+impl Workflow {
+    /// A job left its claimant's hands while the claim is still owed a page: it is not handed out.
+    pub(super) fn disown(&mut self, before: &JobRow, after: JobState) {
+        if before.state.is_held() && !after.is_held() {
+            for waiting in &mut self.starved {
+                let took = waiting.taken.len();
+                waiting.taken.retain(|(row, _)| row.id != before.id);
+                waiting.lost += took - waiting.taken.len();
+            }
+        }
+    }
+}
+
+/// Puts something in the place of payloads that are not in memory.
+fn with_payloads(
+    taken: Vec<(JobRow, Option<Payload>)>,
+    mut none: impl FnMut(&JobRow) -> Payload,
+) -> Vec<(JobRow, Payload)> {
+    let filled = taken.into_iter().map(|(row, payload)| {
+        let payload = payload.unwrap_or_else(|| none(&row));
+        (row, payload)
+    });
+    filled.collect()
 }
 
 /// Whether a claim takes jobs of this scheduler before it takes any.

@@ -218,10 +218,11 @@ impl Machine {
     fn put_in_bulk(&mut self, was: JobState, row: JobRow) {
         let before = JobRow { state: was, ..row };
         self.retime(Some(&before), Some(&row));
-        self.disown(&before, row.state);
         self.remove_slot(row.id);
-        self.open.job(row);
-        let counts = &mut self.dirty(row.workflow).row.counts;
+        self.open.job_in_bulk(row);
+        let workflow = self.dirty(row.workflow);
+        workflow.disown(&before, row.state);
+        let counts = &mut workflow.row.counts;
         counts[was as usize] -= 1;
         counts[row.state as usize] += 1;
     }
@@ -234,10 +235,11 @@ impl Machine {
             lane.leave(row.key());
         }
         self.retime(Some(&row), None);
-        self.disown(&row, JobState::Draft);
         self.remove_slot(row.id);
+        let workflow = self.dirty(row.workflow);
+        workflow.disown(&row, JobState::Draft);
         if !uncounted {
-            self.dirty(row.workflow).row.counts[row.state as usize] -= 1;
+            workflow.row.counts[row.state as usize] -= 1;
         }
         self.open.delete_job(row.id);
     }

@@ -34,9 +34,9 @@ use crate::port::{Read, Recovered, Rows};
 use crate::state::{Event, JobState};
 use crate::window::Entered;
 
-use claims::WaitingClaim;
+use claims::{Merge, WaitingClaim};
 use leases::Leases;
-use open::OpenBatch;
+use open::{OpenBatch, Place};
 use reads::{Flight, Purpose};
 use timers::Timers;
 pub use trace::{Broken, Trace};
@@ -144,10 +144,19 @@ struct Slot {
     lsn: Lsn,
     /// The batch that last created, reset or re-armed it, as far as it may not be committed.
     armed: Lsn,
+    /// Its place in the open batch, if its last change is in there.
+    place: Place,
     payload: Option<Payload>,
     windowed: bool,
     /// Held, and kept though no read in flight could be too old for it.
     kept: bool,
+}
+
+impl Slot {
+    /// As it was in the snapshot of batch `lsn`.
+    fn read(row: JobRow, lsn: Lsn) -> Slot {
+        Slot { row, lsn, armed: Lsn::default(), place: Place::default(), payload: None, windowed: false, kept: false }
+    }
 }
 
 #[derive(Debug)]
@@ -221,6 +230,8 @@ pub struct Machine {
     answers: Vec<(Ticket, Lsn, Answer)>,
     tracer: trace::Tracer,
     reads: Vec<ReadRequest>,
+    /// Kept for its room: the merge of a claim.
+    merge: Merge,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -306,6 +317,7 @@ impl Machine {
             answers: Vec::new(),
             tracer: Default::default(),
             reads: Vec::new(),
+            merge: Merge::default(),
             limits,
         };
         machine.want_moments();
@@ -368,13 +380,13 @@ impl Machine {
     }
 
     /// Takes the answers that were given since, each with the batch whose commit lets it leave.
-    pub fn answers(&mut self) -> impl Iterator<Item = (Ticket, Lsn, Answer)> + use<> {
-        core::mem::take(&mut self.answers).into_iter()
+    pub fn answers(&mut self) -> impl Iterator<Item = (Ticket, Lsn, Answer)> + '_ {
+        self.answers.drain(..)
     }
 
     /// Takes the reads that were asked for since.
-    pub fn reads(&mut self) -> impl Iterator<Item = ReadRequest> + use<> {
-        core::mem::take(&mut self.reads).into_iter()
+    pub fn reads(&mut self) -> impl Iterator<Item = ReadRequest> + '_ {
+        self.reads.drain(..)
     }
 
     /// An answer could not be delivered: the jobs that it handed out go back.
@@ -656,33 +668,44 @@ impl Machine {
     /// The one pen: the only way in which a job that is in memory changes its state. `edit` changes
     /// what else changes with it.
     fn transition(&mut self, id: JobId, event: Event, edit: impl FnOnce(&mut JobRow)) -> Result<JobRow, Rejection> {
-        let slot = self.slots.get(&id).expect("a job is loaded before it changes");
-        let mut row = slot.row;
-        let not_before = row.not_before();
-        row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
-        if !row.state.is_held() {
-            row.due_at = not_before;
-        }
-        edit(&mut row);
-        self.put(row);
-        if self.arming || event.rearms() {
-            let armed = self.open.lsn();
-            self.slots.get_mut(&id).expect("looked up above").armed = armed;
-        }
-        Ok(row)
+        let arms = self.arming || event.rearms();
+        self.rewrite(id, |slot, lsn| {
+            let mut row = slot.row;
+            let not_before = row.not_before();
+            row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
+            if !row.state.is_held() {
+                row.due_at = not_before;
+            }
+            edit(&mut row);
+            if arms {
+                slot.armed = lsn;
+            }
+            Ok(row)
+        })
     }
 
-    /// Makes `row` what its job is now, everywhere: counters, lane, timers, graph and batch.
+    /// Makes `row` what its job is now.
     fn put(&mut self, row: JobRow) {
+        self.rewrite(row.id, |_, _| Ok(row)).expect("nothing refuses it");
+    }
+
+    /// Makes of a job what `next` says, everywhere: slot, counters, lane, timers, graph and batch.
+    fn rewrite(
+        &mut self,
+        id: JobId,
+        next: impl FnOnce(&mut Slot, Lsn) -> Result<JobRow, Rejection>,
+    ) -> Result<JobRow, Rejection> {
         let lsn = self.open.lsn();
-        let slot = self.slots.get_mut(&row.id).expect("a job is loaded before it changes");
+        let slot = self.slots.get_mut(&id).expect("a job is loaded before it changes");
         let before = slot.row;
+        let row = next(slot, lsn)?;
         slot.row = row;
-        self.disown(&before, row.state);
-        let slot = self.slots.get_mut(&row.id).expect("looked up above");
-        if slot.lsn != lsn {
+        if slot.lsn == lsn {
+            self.open.job_again(slot.place, row);
+        } else {
             slot.lsn = lsn;
-            self.recent.push_back((lsn, row.id));
+            slot.place = self.open.job(row);
+            self.recent.push_back((lsn, id));
         }
         if core::mem::take(&mut slot.kept) {
             self.held_kept -= 1;
@@ -694,11 +717,11 @@ impl Machine {
             }
         }
         self.retime(Some(&before), Some(&row));
-        self.open.job(row);
         let workflow = self.dirty(row.workflow);
         workflow.row.counts[before.state as usize] -= 1;
         workflow.row.counts[row.state as usize] += 1;
         workflow.progress.note(before.state, row.state);
+        workflow.disown(&before, row.state);
         if let Some(graph) = &mut workflow.graph {
             graph.update(&row);
         }
@@ -712,6 +735,7 @@ impl Machine {
         if over || row.state == JobState::Ready {
             self.awake.insert(row.workflow);
         }
+        Ok(row)
     }
 
     /// Reserves so many bytes for the workflow's graph, in place of what it had.
@@ -723,9 +747,12 @@ impl Machine {
 
     /// The workflow, whose hot row is to be written by the open batch.
     fn dirty(&mut self, id: WorkflowId) -> &mut Workflow {
-        self.open.workflow(id);
+        let lsn = self.open.lsn();
         let workflow = self.workflows.get_mut(&id).expect("a workflow is loaded before it changes");
-        workflow.touched = self.open.lsn();
+        if workflow.touched != lsn {
+            workflow.touched = lsn;
+            self.open.workflow(id);
+        }
         workflow
     }
 

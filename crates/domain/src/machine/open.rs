@@ -1,6 +1,6 @@
 //! The open batch: what has changed since the last one was closed.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 
 use super::{Map, Workflow};
 use crate::batch::{Batch, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
@@ -9,13 +9,19 @@ use crate::claim::Needs;
 use crate::ids::{JobId, Lsn, RequirementId, WorkflowId};
 use crate::job::{JobRow, RelationKind};
 
+/// Where a job's row stands among the jobs of the open batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place(usize);
+
+/// Rows that a new batch has room for at once, at most.
+const RESERVED_MAX: usize = 16_384;
+
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     batch: Batch,
-    /// Where each job stands in the batch that may change again in it.
-    places: Map<JobId, usize>,
+    /// Where the jobs of a change in bulk stand: they have no slots, and may change again.
+    in_bulk: Map<JobId, Place>,
     workflows: BTreeSet<WorkflowId>,
-    sequences: BTreeMap<Sequence, i64>,
     /// How many changes the batch holds, beside those of workflows.
     changes: usize,
 }
@@ -24,9 +30,8 @@ impl OpenBatch {
     pub fn new(lsn: Lsn) -> OpenBatch {
         OpenBatch {
             batch: Batch { lsn, ..Batch::default() },
-            places: Map::default(),
+            in_bulk: Map::default(),
             workflows: BTreeSet::new(),
-            sequences: BTreeMap::new(),
             changes: 0,
         }
     }
@@ -45,7 +50,7 @@ impl OpenBatch {
     }
 
     fn is_empty(&self) -> bool {
-        self.len() == 0 && self.sequences.is_empty()
+        self.len() == 0 && self.batch.sequences.is_empty()
     }
 
     /// Closes the batch; the next one is open.
@@ -53,23 +58,39 @@ impl OpenBatch {
         if self.is_empty() {
             return None;
         }
-        let next = OpenBatch::new(self.batch.lsn.next());
-        let done = core::mem::replace(self, next);
-        let mut batch = done.batch;
-        batch.workflows = done.workflows.iter().filter_map(|id| Some(workflows.get(id)?.row)).collect();
-        batch.sequences = done.sequences.into_iter().collect();
+        let mut next = Batch { lsn: self.batch.lsn.next(), ..Batch::default() };
+        // It will be about as large.
+        next.jobs.reserve(self.batch.jobs.len().min(RESERVED_MAX));
+        next.appends.reserve(self.batch.appends.len().min(RESERVED_MAX));
+        let mut batch = core::mem::replace(&mut self.batch, next);
+        batch.workflows = self.workflows.iter().filter_map(|id| Some(workflows.get(id)?.row)).collect();
+        self.in_bulk = Map::default();
+        self.workflows.clear();
+        self.changes = 0;
         Some(batch)
     }
 
-    pub fn job(&mut self, row: JobRow) {
-        match self.places.get(&row.id) {
-            Some(place) => self.batch.jobs[*place].row = row,
-            None => {
-                self.places.insert(row.id, self.batch.jobs.len());
-                self.batch.jobs.push(JobWrite { row, new: false });
-                self.changes += 1;
-            }
+    /// A job changes for the first time in this batch. Answers its place there.
+    pub fn job(&mut self, row: JobRow) -> Place {
+        if let Some(place) = self.in_bulk.get(&row.id).copied() {
+            self.job_again(place, row);
+            return place;
         }
+        let place = Place(self.batch.jobs.len());
+        self.batch.jobs.push(JobWrite { row, new: false });
+        self.changes += 1;
+        place
+    }
+
+    /// A job that has a place in this batch changes again.
+    pub fn job_again(&mut self, place: Place, row: JobRow) {
+        self.batch.jobs[place.0].row = row;
+    }
+
+    /// A job changes that shall have no slot.
+    pub fn job_in_bulk(&mut self, row: JobRow) {
+        let place = self.job(row);
+        self.in_bulk.insert(row.id, place);
     }
 
     pub fn new_job(&mut self, row: JobRow, detail: JobDetail) {
@@ -135,6 +156,9 @@ impl OpenBatch {
     }
 
     pub fn sequence(&mut self, sequence: Sequence, reserved: i64) {
-        self.sequences.insert(sequence, reserved);
+        match self.batch.sequences.iter_mut().find(|(of, _)| *of == sequence) {
+            Some((_, mark)) => *mark = reserved,
+            None => self.batch.sequences.push((sequence, reserved)),
+        }
     }
 }

@@ -40,12 +40,13 @@ impl Machine {
             self.needs_lease(now, claim.start_on.filter(|_| claim.leased))?;
         }
         let completions = core::mem::take(&mut report.completions);
-        let rows: Vec<Option<JobRow>> =
-            completions.iter().map(|completion| Some(self.slots.get(&completion.job)?.row)).collect();
+        // What one outcome sets free may push the job of another out of its window.
+        let keep = completions.len() > 1;
+        let row_of = |completion: &Completion| Some(self.slots.get(&completion.job)?.row);
+        let rows: Vec<Option<JobRow>> = completions.iter().filter(|_| keep).map(row_of).collect();
         let mut outcomes = Vec::with_capacity(completions.len());
-        for (completion, row) in completions.iter().zip(rows) {
-            // What one outcome set free may have pushed the job of another out of its window.
-            if let Some(row) = row {
+        for (place, completion) in completions.iter().enumerate() {
+            if let Some(row) = rows.get(place).copied().flatten() {
                 self.load_row(row);
             }
             outcomes.push((completion.job, self.complete(now, report.workflow, completion)));
@@ -65,10 +66,9 @@ impl Machine {
 
     /// Stops unless all of these jobs are in memory, or known not to be there. If one is not, all are
     /// read at once: one by one, the first may be forgotten before the last is there.
-    fn needs_jobs(&self, workflow: WorkflowId, jobs: impl Iterator<Item = JobId>) -> Result<(), Stop> {
-        let jobs: Vec<JobId> = jobs.collect();
-        let is_known = |job: &JobId| self.slots.contains_key(job) || self.absent.contains(job);
-        if jobs.iter().all(is_known) { Ok(()) } else { Err(Stop::Jobs(workflow, jobs)) }
+    fn needs_jobs(&self, workflow: WorkflowId, jobs: impl Iterator<Item = JobId> + Clone) -> Result<(), Stop> {
+        let is_known = |job: JobId| self.slots.contains_key(&job) || self.absent.contains(&job);
+        if jobs.clone().all(is_known) { Ok(()) } else { Err(Stop::Jobs(workflow, jobs.collect())) }
     }
 
     /// The fence, then the outcome with all that follows from it.
@@ -248,7 +248,7 @@ impl Machine {
         let armed = self.workflows.get(&row.workflow).map_or(lsn, |workflow| workflow.bulk);
         self.slots.entry(row.id).or_insert_with(|| {
             self.recent.push_back((lsn, row.id));
-            Slot { row, lsn, armed, payload: None, windowed: false, kept: false }
+            Slot { armed, ..Slot::read(row, lsn) }
         });
     }
 

@@ -297,8 +297,7 @@ impl Machine {
                     keys.push(row.key());
                 }
                 None => {
-                    self.slots
-                        .insert(row.id, Slot { row, lsn, armed: Lsn::default(), payload, windowed: true, kept: false });
+                    self.slots.insert(row.id, Slot { payload, windowed: true, ..Slot::read(row, lsn) });
                     keys.push(row.key());
                 }
             }
@@ -378,10 +377,7 @@ impl Machine {
             if self.deleted.contains_key(&row.workflow) {
                 self.absent.insert(row.id);
             } else if !self.slots.contains_key(&row.id) {
-                self.slots.insert(
-                    row.id,
-                    Slot { row, lsn, armed: Lsn::default(), payload: None, windowed: false, kept: false },
-                );
+                self.slots.insert(row.id, Slot::read(row, lsn));
                 self.recent.push_back((lsn, row.id));
             }
         }
