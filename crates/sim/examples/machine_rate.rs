@@ -4,55 +4,24 @@
 //!
 //!     cargo run --release -p forebay-sim --example machine_rate -- [--jobs N] [--lanes N] [--rounds N]
 
-#![expect(unsafe_code, reason = "an allocator that counts")]
-
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use forebay_domain::catalog::Value;
-use forebay_domain::claim::Needs;
-use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Completion, NewWorkflow, Report};
+use forebay_domain::command::{Answer, Command};
 use forebay_domain::ids::{JobId, LaneId, NodeId, RequirementId, Ticket, Timestamp, WorkflowId};
-use forebay_domain::job::{JobRow, NewJob, Outcome, Payload};
+use forebay_domain::job::{JobRow, NewJob, Payload};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::limits::Limits;
 use forebay_domain::machine::Machine;
 use forebay_domain::port::{Read, Reader, Rows, Store};
-use forebay_domain::state::JobState;
-use forebay_sim::MemoryStore;
+use forebay_sim::{Counting, MemoryStore, commands};
 
 const NOW: Timestamp = Timestamp(1_000);
 /// Commands between two commits.
 const BATCH: usize = 1_000;
 
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is passed on as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller holds to the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller holds to the contract of `dealloc`.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller holds to the contract of `realloc`.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: Counting = Counting::new();
 
 struct Setup {
     jobs: i64,
@@ -104,37 +73,19 @@ impl World {
         let last = JobId(setup.jobs);
         let (workflow, first) = (WorkflowId(0), Vec::new());
         let mut world = World { machine, workflow, first, last, payload, ticket: 0, answers: Vec::new() };
-        let needs = Needs { cpus: 1, memory_bytes: 1 << 20, gpus: 0, nodes: 1, runtime_seconds: 60 };
-        let blank = |columns: usize| vec![Value::Null; columns].into_boxed_slice();
-        let new = NewWorkflow { row: blank(24), default_requirement: blank(8), needs };
-        let Answer::Created(id) = world.call(&mut store, Command::CreateWorkflow(Box::new(new))) else {
+        let Answer::Created(id) = world.call(&mut store, commands::create_workflow()) else {
             panic!("a workflow is created")
         };
         world.workflow = WorkflowId(id);
         let workflow = world.workflow;
-        let mut rows = vec![(blank(8), needs); usize::try_from(setup.lanes).expect("a few")];
-        for (row, _) in &mut rows {
-            row[1] = Value::Int(id);
-        }
-        let Answer::Created(requirement) = world.call(&mut store, Command::CreateRequirements { workflow, rows })
-        else {
+        let lanes = usize::try_from(setup.lanes).expect("a few");
+        let requirements = commands::create_requirements(workflow, lanes);
+        let Answer::Created(requirement) = world.call(&mut store, requirements) else {
             panic!("requirements are created")
         };
-        let job = |n: i64| NewJob {
-            name: "job".into(),
-            payload: world.payload.clone(),
-            requirement: Some(RequirementId(requirement + n)),
-            labels: Default::default(),
-            scheduler: None,
-            priority: 0,
-            cancel_on_failure: true,
-            policy: None,
-            expires_at: None,
-            not_before: None,
-            depends_on: [].into(),
-            relations: [].into(),
-        };
-        let jobs = (0..setup.lanes).map(job).collect();
+        let requirements = (requirement..).map(RequirementId).map(Some);
+        let jobs = (0..lanes).map(commands::new_job).zip(requirements);
+        let jobs = jobs.map(|(job, requirement)| NewJob { requirement, ..job }).collect();
         world.call(&mut store, Command::CreateJobs { workflow, jobs });
         world.call(&mut store, Command::Initialize { workflow, only_drafts: false });
         world.first = store.look(|db| db.jobs.values().copied().collect());
@@ -206,10 +157,9 @@ impl World {
     /// Lifecycles a second by the wall clock and by CPU, and allocations of each.
     fn run(mut self) -> (f64, f64, f64) {
         let workflow = self.workflow;
-        let labels = Default::default();
-        let claim = Claim { workflow, limit: 1, labels, by: ClaimOrder::Queue, start_on: None, leased: false, wait_until: None };
+        let claim = commands::claim(workflow, 1, None);
         let node = NodeId(1);
-        let (start, cpu, allocations) = (Instant::now(), cpu_time(), ALLOCATIONS.load(Relaxed));
+        let (start, cpu, allocations) = (Instant::now(), cpu_time(), COUNTING.allocations());
         let mut done = 0;
         let mut held: Vec<JobRow> = Vec::with_capacity(BATCH);
         loop {
@@ -225,29 +175,14 @@ impl World {
             done += held.len();
             self.go(held.iter().map(|row| Command::Start { job: row.id, run: 0, node }));
             self.answers.clear();
-            self.go(held.drain(..).map(|row| completed(workflow, &row, node)));
+            self.go(held.drain(..).map(|row| commands::completed(workflow, &row)));
             self.answers.clear();
         }
         assert_eq!(done, usize::try_from(self.last.0).expect("a few"), "{:?}", self.machine.stats());
         let (wall, cpu) = (start.elapsed().as_secs_f64(), (cpu_time() - cpu).as_secs_f64());
-        let allocations = ALLOCATIONS.load(Relaxed) - allocations;
+        let allocations = COUNTING.allocations() - allocations;
         (done as f64 / wall, done as f64 / cpu, allocations as f64 / done as f64)
     }
-}
-
-fn completed(workflow: WorkflowId, row: &JobRow, node: NodeId) -> Command {
-    let outcome = Outcome {
-        state: JobState::Completed,
-        return_code: 0,
-        exec_time_minutes: 0.1,
-        completion_time: "2026-01-01T00:00:00Z".into(),
-        peak_memory_bytes: None,
-        avg_memory_bytes: None,
-        peak_cpu_percent: None,
-        avg_cpu_percent: None,
-    };
-    let completion = Completion { job: row.id, run: 0, attempt: Some(row.attempt), node: Some(node), grant: None, outcome, again: None };
-    Command::Report(Report { workflow, completions: vec![completion], claim: None })
 }
 
 /// What this process has used of the processors; it has one thread.

@@ -7,13 +7,16 @@
 
 mod audit;
 mod clients;
+pub mod commands;
 pub mod conformance;
+mod counting;
 mod oracle;
 mod plan;
 mod random;
 mod store;
 mod world;
 
+pub use counting::Counting;
 pub use plan::{Options, Sabotage};
 pub use store::{CommitFault, Db, MemoryReader, MemoryStore};
 pub use world::{Failure, Summary, play};

@@ -56,6 +56,13 @@ pub enum Bench {
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
     },
+    /// Lifecycles and submissions: the machine alone, over several numbers of lanes; then through the
+    /// engine and SQLite in each mode, beside a bare loop that writes the same rows.
+    Engine {
+        /// Seconds a point, and a tenth of the ready jobs.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Changes a second through the SQLite store beside a bare loop over the same rows.
     Store,
     /// jobq's three measurements in Rust and in Python, beside bare rusqlite, Python's sqlite3, and a
@@ -69,6 +76,7 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Load { ready, runners, seconds, durability } => load::run(ready, runners, seconds, &durability),
         Bench::Workflows { peer, seconds, ready_max, binary } => workflows::run(&peer, seconds, ready_max, binary),
         Bench::Start { ready, binary } => start::run(ready, binary),
+        Bench::Engine { quick } => engine(quick),
         Bench::Store => crate::ci::sh(
             "cargo",
             &["run", "--release", "--locked", "-p", "forebay-store-sqlite", "--example", "commit_rate"],
@@ -80,4 +88,15 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
             rust
         }
     }
+}
+
+fn engine(quick: bool) -> anyhow::Result<()> {
+    let example = |package: &str, name: &str, options: &[&str]| {
+        let run = ["run", "--release", "--locked", "-p", package, "--example", name, "--"];
+        crate::ci::sh("cargo", &[&run, options].concat())
+    };
+    for lanes in ["1", "100", "4096"] {
+        example("forebay-sim", "machine_rate", &["--lanes", lanes])?;
+    }
+    example("forebay-engine", "rate", if quick { &["--quick"] } else { &[] })
 }

@@ -2,7 +2,6 @@
 
 mod at_once;
 mod overload;
-mod pace;
 mod promises;
 mod stopping;
 mod world;

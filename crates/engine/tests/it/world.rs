@@ -8,17 +8,18 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use forebay_domain::batch::{Batch, Outcomes};
-use forebay_domain::catalog::{Row, Table, Value};
-use forebay_domain::claim::Needs;
-use forebay_domain::command::{Answer, Claim, ClaimOrder, Claimed, Command, Completion, NewWorkflow, Report};
+use forebay_domain::catalog::{Table, Value};
+use forebay_domain::command::{Answer, Claimed, Command};
 use forebay_domain::ids::{JobId, Timestamp, WorkflowId};
-use forebay_domain::job::{JobRow, NewJob, Outcome};
-use forebay_domain::lane::LabelSet;
+use forebay_domain::job::JobRow;
 use forebay_domain::port::{Recovered, Store, StoreError};
 use forebay_domain::state::JobState;
 use forebay_engine::{Clock, Engine, EngineHandle, Options, SystemClock};
 use forebay_flusher::Backoff;
+use forebay_sim::commands::blank;
 use forebay_sim::{MemoryReader, MemoryStore};
+
+pub use forebay_sim::commands::{claim as a_claim, completed, create_jobs, create_workflow};
 
 /// What a try of a commit is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,40 +220,6 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
-pub fn create_workflow() -> Command {
-    let mut row = blank(Table::Workflow);
-    row[1] = Value::Text("test".into());
-    row[3] = Value::Text("somebody".into());
-    row[4] = Value::Text("2026-01-01T00:00:00Z".into());
-    let mut requirement = blank(Table::Requirement);
-    requirement[2] = Value::Text("default".into());
-    requirement[6] = Value::Text("1m".into());
-    requirement[7] = Value::Text("PT1M".into());
-    for column in 3..6 {
-        requirement[column] = Value::Int(1);
-    }
-    let needs = Needs { cpus: 1, memory_bytes: 1 << 20, gpus: 0, nodes: 1, runtime_seconds: 60 };
-    Command::CreateWorkflow(Box::new(NewWorkflow { row, default_requirement: requirement, needs }))
-}
-
-pub fn create_jobs(workflow: WorkflowId, jobs: usize) -> Command {
-    let job = |n: usize| NewJob {
-        name: format!("job {n}").into(),
-        payload: format!("echo {n}").into_bytes().into(),
-        requirement: None,
-        labels: LabelSet::default(),
-        scheduler: None,
-        priority: 0,
-        cancel_on_failure: true,
-        not_before: None,
-        policy: None,
-        expires_at: None,
-        depends_on: [].into(),
-        relations: [].into(),
-    };
-    Command::CreateJobs { workflow, jobs: (0..jobs).map(job).collect() }
-}
-
 pub fn claim(workflow: WorkflowId, limit: u32) -> Command {
     Command::Claim(a_claim(workflow, limit, None))
 }
@@ -260,27 +227,6 @@ pub fn claim(workflow: WorkflowId, limit: u32) -> Command {
 /// A claim that waits for very long.
 pub fn waiting_claim(workflow: WorkflowId) -> Command {
     Command::Claim(a_claim(workflow, 1, Some(Timestamp(i64::MAX))))
-}
-
-pub fn a_claim(workflow: WorkflowId, limit: u32, wait_until: Option<Timestamp>) -> Claim {
-    let labels = LabelSet::default();
-    Claim { workflow, limit, labels, by: ClaimOrder::Queue, start_on: None, leased: false, wait_until }
-}
-
-pub fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
-    let outcome = Outcome {
-        state: JobState::Completed,
-        return_code: 0,
-        exec_time_minutes: 0.1,
-        completion_time: "2026-01-01T00:00:01Z".into(),
-        peak_memory_bytes: None,
-        avg_memory_bytes: None,
-        peak_cpu_percent: None,
-        avg_cpu_percent: None,
-    };
-    let attempt = Some(row.attempt);
-    let completion = Completion { job: row.id, run: 0, attempt, node: None, grant: None, outcome, again: None };
-    Command::Report(Report { workflow, completions: vec![completion], claim: None })
 }
 
 pub fn insert_event(workflow: WorkflowId) -> Command {
@@ -300,10 +246,4 @@ pub fn claimed(answer: Answer) -> Vec<JobRow> {
 /// Puts a held job back by hand.
 pub fn retry(job: JobId) -> Command {
     Command::Retry { job, run: 0, attempts_max: 100, delay_ms: 0 }
-}
-
-fn blank(table: Table) -> Row {
-    let mut row: Row = vec![Value::Null; table.columns().len()].into();
-    row[0] = Value::Int(0);
-    row
 }
