@@ -7,7 +7,7 @@ use core::ops::{Deref, DerefMut};
 use crate::batch::LaneRow;
 use crate::claim::Needs;
 use crate::ids::JobId;
-use crate::window::Window;
+use crate::window::{Horizon, Window};
 
 /// The place of a job within its lane: higher priority first, then lower id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -18,6 +18,9 @@ pub struct OrderKey {
 }
 
 impl OrderKey {
+    /// Before every job.
+    pub const FIRST: OrderKey = OrderKey { rank: i64::MIN, id: JobId(i64::MIN) };
+
     pub fn new(priority: i64, id: JobId) -> OrderKey {
         OrderKey { rank: !priority, id }
     }
@@ -58,18 +61,46 @@ impl LabelSet {
     }
 }
 
+/// What a lane has to give next: a job, or what is to be read beyond a bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Next {
+    pub key: OrderKey,
+    pub is_bound: bool,
+}
+
 /// Ready jobs that are interchangeable to a claimant: the window onto them, and what they need.
 #[derive(Debug)]
 pub struct Lane {
     pub row: LaneRow,
     pub needs: Needs,
+    /// Which of its workflow's groups of lanes it is in.
+    pub group: usize,
+    /// How it stands in the orders of its workflow's lanes.
+    pub stands: Option<Next>,
     window: Window<OrderKey>,
 }
 
 impl Lane {
     /// A lane whose store holds ready jobs, or none.
     pub fn new(row: LaneRow, needs: Needs, has_ready: bool) -> Lane {
-        Lane { row, needs, window: Window::new(has_ready) }
+        Lane { row, needs, group: 0, stands: None, window: Window::new(has_ready) }
+    }
+
+    /// Its next job, or the bound beyond which that is to be read. `None`: no job is ready.
+    pub fn next(&self) -> Option<Next> {
+        if let Some(key) = self.head() {
+            return Some(Next { key, is_bound: false });
+        }
+        match self.horizon() {
+            Horizon::Start => Some(Next { key: OrderKey::FIRST, is_bound: true }),
+            Horizon::At(key) => Some(Next { key, is_bound: true }),
+            Horizon::Open => None,
+        }
+    }
+
+    /// It has nothing to give before a page was read.
+    pub fn is_starved(&self) -> bool {
+        self.is_empty() && self.is_behind()
     }
 }
 

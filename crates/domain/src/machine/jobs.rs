@@ -213,12 +213,13 @@ impl Machine {
         let lanes: Vec<LaneId> =
             workflow.lanes.iter().filter(|((of, _, _), _)| *of == requirement).map(|(_, lane)| *lane).collect();
         for lane in lanes {
+            let owner = self.workflows.get_mut(&id).expect("it is resident");
             if let Some(lane) = self.lanes.get_mut(&lane) {
-                lane.needs = needs;
+                owner.heads.reshape(lane, needs);
             }
         }
         self.dirty(id);
-        self.awake.insert(id);
+        self.wake_all(id);
         self.open.requirement(id, requirement, needs);
         let statement = Statement::Update {
             table: Table::Requirement,
@@ -236,11 +237,12 @@ impl Machine {
         workflow.bulk = lsn;
         let lanes: Vec<LaneId> = workflow.lanes.values().copied().collect();
         for lane in lanes {
-            let Some(lane) = self.lanes.get_mut(&lane) else { continue };
-            for key in lane.reload(lsn) {
+            let keys = self.lanes.get_mut(&lane).map(|lane| lane.reload(lsn)).unwrap_or_default();
+            for key in keys {
                 self.slots.remove(&key.id());
             }
+            self.stand(lane);
         }
-        self.awake.insert(id);
+        self.wake_all(id);
     }
 }

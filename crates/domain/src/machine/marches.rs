@@ -160,7 +160,7 @@ impl Machine {
 
     /// What waited for the workflow may go on.
     pub(super) fn thaw(&mut self, id: WorkflowId) -> VecDeque<Work> {
-        self.awake.insert(id);
+        self.wake_all(id);
         self.workflows.get_mut(&id).and_then(|workflow| workflow.frozen.take()).unwrap_or_default()
     }
 
@@ -221,7 +221,7 @@ impl Machine {
         self.remove_slot(row.id);
         self.open.job_in_bulk(row);
         let workflow = self.dirty(row.workflow);
-        workflow.disown(&before, row.state);
+        workflow.waiting.disown(&before, row.state);
         let counts = &mut workflow.row.counts;
         counts[was as usize] -= 1;
         counts[row.state as usize] += 1;
@@ -229,15 +229,13 @@ impl Machine {
 
     /// A job that goes for good.
     pub(super) fn delete(&mut self, row: JobRow, uncounted: bool) {
-        if row.state == JobState::Ready
-            && let Some(lane) = self.lanes.get_mut(&row.lane)
-        {
-            lane.leave(row.key());
+        if row.state == JobState::Ready {
+            self.leave_lane(&row);
         }
         self.retime(Some(&row), None);
         self.remove_slot(row.id);
         let workflow = self.dirty(row.workflow);
-        workflow.disown(&row, JobState::Draft);
+        workflow.waiting.disown(&row, JobState::Draft);
         if !uncounted {
             workflow.row.counts[row.state as usize] -= 1;
         }

@@ -3,6 +3,7 @@
 //! reads no clock, draws no number by chance and does no I/O.
 
 mod claims;
+mod heads;
 mod jobs;
 mod leases;
 mod marches;
@@ -12,6 +13,7 @@ mod policies;
 mod reads;
 mod timers;
 mod trace;
+mod waiting;
 mod workflows;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,12 +36,13 @@ use crate::port::{Read, Recovered, Rows};
 use crate::state::{Event, JobState};
 use crate::window::Entered;
 
-use claims::{Merge, WaitingClaim};
+use heads::Heads;
 use leases::Leases;
 use open::{OpenBatch, Place};
 use reads::{Flight, Purpose};
 use timers::Timers;
 pub use trace::{Broken, Trace};
+use waiting::{News, Waiting};
 
 type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 type Set<K> = HashSet<K, FxBuildHasher>;
@@ -176,10 +179,10 @@ struct Workflow {
     purged: Lsn,
     /// Work that waits, while all rows are being read or changed in parts.
     frozen: Option<VecDeque<Work>>,
-    /// Claims that wait for a job.
-    waiting: VecDeque<WaitingClaim>,
-    /// Claims that are owed a page, with what they took before it.
-    starved: VecDeque<WaitingClaim>,
+    /// Its lanes in the orders of claims.
+    heads: Heads,
+    /// Claims without an answer.
+    waiting: Waiting,
     used: u64,
     progress: Progress,
 }
@@ -224,14 +227,14 @@ pub struct Machine {
     /// Jobs that a read did not find, while what waited for that read is done.
     absent: Set<JobId>,
     /// Workflows whose waiting claims may be served.
-    awake: BTreeSet<WorkflowId>,
+    awake: BTreeMap<WorkflowId, News>,
     /// What is to be done in the batch of a command, if that is accepted.
     beside: Map<Ticket, Vec<Statement>>,
     answers: Vec<(Ticket, Lsn, Answer)>,
     tracer: trace::Tracer,
     reads: Vec<ReadRequest>,
-    /// Kept for its room: the merge of a claim.
-    merge: Merge,
+    /// Kept for its room: the groups of lanes that a claim may take from.
+    groups: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -312,12 +315,12 @@ impl Machine {
             next_read: 1,
             clock: 0,
             absent: Set::default(),
-            awake: BTreeSet::new(),
+            awake: BTreeMap::new(),
             beside: Map::default(),
             answers: Vec::new(),
             tracer: Default::default(),
             reads: Vec::new(),
-            merge: Merge::default(),
+            groups: Vec::new(),
             limits,
         };
         machine.want_moments();
@@ -712,16 +715,14 @@ impl Machine {
         }
         if before.state == JobState::Ready {
             slot.windowed = false;
-            if let Some(lane) = self.lanes.get_mut(&before.lane) {
-                lane.leave(before.key());
-            }
+            self.leave_lane(&before);
         }
         self.retime(Some(&before), Some(&row));
         let workflow = self.dirty(row.workflow);
         workflow.row.counts[before.state as usize] -= 1;
         workflow.row.counts[row.state as usize] += 1;
         workflow.progress.note(before.state, row.state);
-        workflow.disown(&before, row.state);
+        workflow.waiting.disown(&before, row.state);
         if let Some(graph) = &mut workflow.graph {
             graph.update(&row);
         }
@@ -731,9 +732,7 @@ impl Machine {
         }
         if over {
             self.reserve(row.workflow, 0);
-        }
-        if over || row.state == JobState::Ready {
-            self.awake.insert(row.workflow);
+            self.wake_all(row.workflow);
         }
         Ok(row)
     }
@@ -766,13 +765,34 @@ impl Machine {
     fn enter(&mut self, row: JobRow) {
         let window_max = self.limits.window_max;
         let lane = self.lanes.get_mut(&row.lane).expect("a job's lane is in memory with its workflow");
-        match lane.enter(row.key(), self.open.lsn(), window_max) {
+        let entered = lane.enter(row.key(), self.open.lsn(), window_max);
+        self.stand(row.lane);
+        match entered {
             Entered::Window => self.mark_windowed(row.id),
             Entered::Evicting(key) => {
                 self.mark_windowed(row.id);
                 self.evicted(row.lane, key);
             }
-            Entered::Behind => {}
+            // Whoever may take it is owed a page.
+            Entered::Behind => return,
+        }
+        self.wake_for(row.workflow, row.lane);
+    }
+
+    /// Takes a job out of its lane that is not ready any more.
+    fn leave_lane(&mut self, row: &JobRow) {
+        if let Some(lane) = self.lanes.get_mut(&row.lane) {
+            lane.leave(row.key());
+            self.stand(row.lane);
+        }
+    }
+
+    /// A lane's window has changed.
+    fn stand(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id)
+            && let Some(owner) = self.workflows.get_mut(&lane.row.workflow)
+        {
+            owner.heads.stand(lane);
         }
     }
 
@@ -822,8 +842,11 @@ impl Machine {
         let id = LaneId(self.take_ids(Sequence::Lane, 1));
         let row = crate::batch::LaneRow { id, workflow, requirement: key.0, scheduler: key.1, labels: key.2.clone() };
         self.open.lane(row.clone());
-        self.lanes.insert(id, Lane::new(row, needs, false));
-        self.dirty(workflow).lanes.insert(key, id);
+        let mut lane = Lane::new(row, needs, false);
+        let owner = self.dirty(workflow);
+        owner.heads.join(&mut lane);
+        owner.lanes.insert(key, id);
+        self.lanes.insert(id, lane);
         Ok(id)
     }
 }

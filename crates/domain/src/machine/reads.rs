@@ -273,7 +273,6 @@ impl Machine {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.asked = false;
         let workflow = lane.row.workflow;
-        self.awake.insert(workflow);
         if !lane.accepts(epoch, lsn) {
             self.want_page(id);
             return;
@@ -310,6 +309,8 @@ impl Machine {
         for key in evicted {
             self.evicted(id, key);
         }
+        self.stand(id);
+        self.wake_for(workflow, id);
     }
 
     fn apply_workflow(&mut self, now: Timestamp, id: WorkflowId, rows: Option<WorkflowRows>, works: Vec<Work>) {
@@ -324,7 +325,9 @@ impl Machine {
                 for (lane, has_ready) in rows.lanes {
                     let Some(needs) = workflow.requirements.get(&lane.requirement) else { continue };
                     workflow.lanes.insert((lane.requirement, lane.scheduler, lane.labels.clone()), lane.id);
-                    self.lanes.insert(lane.id, Lane::new(lane, *needs, has_ready));
+                    let mut lane = Lane::new(lane, *needs, has_ready);
+                    workflow.heads.join(&mut lane);
+                    self.lanes.insert(lane.row.id, lane);
                 }
                 self.workflows.insert(id, workflow);
             }
@@ -499,14 +502,14 @@ impl Workflow {
             details: Lsn::default(),
             purged: Lsn::default(),
             frozen: None,
-            waiting: VecDeque::new(),
-            starved: VecDeque::new(),
+            heads: Default::default(),
+            waiting: Default::default(),
             progress: Default::default(),
             used: 0,
         }
     }
 
     fn is_idle(&self, floor: Lsn) -> bool {
-        self.touched <= floor && self.frozen.is_none() && self.waiting.is_empty() && self.starved.is_empty()
+        self.touched <= floor && self.frozen.is_none() && self.waiting.is_empty()
     }
 }

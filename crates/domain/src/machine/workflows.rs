@@ -45,9 +45,7 @@ impl Machine {
 
     pub(super) fn delete_workflow(&mut self, id: WorkflowId) -> Step {
         let workflow = self.resident(id)?;
-        let mut waiting = core::mem::take(&mut workflow.starved);
-        waiting.append(&mut workflow.waiting);
-        for waiting in waiting {
+        for waiting in workflow.waiting.take_all() {
             self.refuse_waiting(waiting, Rejection::NoSuchWorkflow(id));
         }
         self.graph_bytes -= self.workflows[&id].row.graph_bytes;
@@ -83,7 +81,7 @@ impl Machine {
         workflow.row.run += 1;
         workflow.row.canceled = false;
         let run = workflow.row.run;
-        self.awake.insert(id);
+        self.wake_all(id);
         Ok(Some(Answer::Count(run)))
     }
 
@@ -164,7 +162,7 @@ impl Machine {
             self.release(now, id, row.id);
         }
         self.reserve(id, 0);
-        self.awake.insert(id);
+        self.wake_all(id);
         Ok(Some(Answer::Done))
     }
 }
