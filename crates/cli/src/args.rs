@@ -246,6 +246,10 @@ pub struct WorkerArgs {
     /// How long this machine is ours, such as 4h; jobs are terminated in time before.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub time_limit: Option<Duration>,
+    /// The server gives what this worker holds to others when it has not heard of it for so long; 0:
+    /// never. It hears of it four times as often.
+    #[arg(long, value_name = "TIME", value_parser = lease, default_value = "30s")]
+    pub lease: Duration,
     /// Terminate jobs that run longer than their resource requirements say.
     #[arg(long)]
     pub enforce_runtime: bool,
@@ -321,6 +325,13 @@ pub struct ResultsArgs {
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if number > 0.0 && number.is_finite() { Ok(number) } else { Err("must be above 0".to_owned()) }
+}
+
+/// None at all, or long enough that heartbeats are no load.
+fn lease(text: &str) -> Result<Duration, String> {
+    const MIN: Duration = Duration::from_millis(100);
+    let lease = if text == "0" { Duration::ZERO } else { duration(text)? };
+    if lease.is_zero() || lease >= MIN { Ok(lease) } else { Err("must be 0, or at least 100ms".to_owned()) }
 }
 
 fn label(text: &str) -> Result<String, String> {

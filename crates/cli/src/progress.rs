@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::args::DisplayArgs;
-use crate::table::count_word;
+use crate::table::{count_word, jobs};
 
 /// How often the counts are shown.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
@@ -118,6 +118,10 @@ impl Progress {
             Event::NotAccepted { job, message } => {
                 self.say(&format!("{} (job {}): its report was refused: {message}", job.name, job.job_id));
             }
+            Event::LeaseOver { killed, .. } => self.say(&format!(
+                "the server had not heard of this worker for the length of its lease: {} killed here, for others to run",
+                jobs(i64::try_from(killed.len()).unwrap_or(i64::MAX)),
+            )),
             Event::Away { why } => self.say(&format!("the server cannot be reached; running jobs go on: {why}")),
             Event::Back => self.say("the server is there again"),
             Event::Registered { .. }
@@ -261,6 +265,10 @@ fn as_json(event: &Event) -> Value {
         }
         Event::RecoveryEnded { job, return_code } => {
             with(named("recovery_ended", job), json!({ "return_code": return_code }))
+        }
+        Event::LeaseOver { compute_node_id, killed } => {
+            let killed: Vec<Value> = killed.iter().map(|job| json!([job.job_id, job.attempt_id])).collect();
+            json!({ "event": "lease_over", "compute_node_id": compute_node_id, "killed": killed })
         }
         Event::NotAccepted { job, message } => with(named("not_accepted", job), json!({ "message": message })),
         Event::Away { why } => json!({ "event": "away", "why": why }),

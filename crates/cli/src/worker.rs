@@ -24,6 +24,7 @@ pub async fn worker(args: &WorkerArgs) -> anyhow::Result<Exit> {
     let mut options = worker_options(&args.url, workflow, &args.running);
     options.idle_max = args.idle_max;
     options.time_limit = args.time_limit;
+    options.lease = Some(args.lease).filter(|lease| !lease.is_zero());
     options.enforce_runtime = args.enforce_runtime;
     settle_and_give_back(&options.journal_path(), &client)
         .await

@@ -59,6 +59,9 @@ pub struct JobModel {
     /// Only a runner that has all of these claims the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
+    /// Ours: the claim that handed it out, which no other claim is; only where `report_and_claim` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<i64>,
 }
 
 /// Compute nodes to schedule when the job is ready (older clients).
@@ -314,6 +317,9 @@ pub struct JobCompletionEntry {
     pub status: JobStatus,
     pub run_id: i64,
     pub result: ResultModel,
+    /// Ours: the claim that the attempt comes from. If the job is not held by it, the report is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<i64>,
 }
 
 /// Body of `POST /workflows/{id}/batch_complete_jobs`.

@@ -3,6 +3,9 @@
 //! `POST /workflows/{id}/report_and_claim` reports ended attempts, claims the next jobs, starts
 //! them if asked, and may wait for jobs to become ready: one request where torc's own protocol
 //! takes four.
+//!
+//! `POST /workflows/{id}/heartbeat` says that a compute node lives: it begins, renews or ends the
+//! node's lease. Once a lease has ended, what its node held is ready again, as new attempts.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +40,10 @@ pub struct ClaimRequest {
     /// A compute node's id: the claimed jobs are started on it in the same step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_on: Option<i64>,
+    /// The node of `start_on` has a lease: without one, or when it ends while the claim waits, the
+    /// whole request is refused with 410.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leased: Option<bool>,
     /// Wait this long for a job, if there is none and the workflow is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<i64>,
@@ -57,4 +64,26 @@ pub struct ReportAndClaimResponse {
     pub reason: Option<String>,
     pub is_complete: bool,
     pub is_canceled: bool,
+}
+
+/// Body of `POST /workflows/{id}/heartbeat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct HeartbeatRequest {
+    pub compute_node_id: i64,
+    /// How long the node is believed to live without another heartbeat, in milliseconds. With 0 it
+    /// says goodbye: what it holds is ready again, as new attempts.
+    pub lease_ms: i64,
+    /// The lease begins. Without this a node that has none, or none any more, is refused with 410.
+    #[serde(default)]
+    pub begin: bool,
+}
+
+/// Answer of `POST /workflows/{id}/heartbeat`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct HeartbeatResponse {
+    /// How long the node is believed to live from now on, in milliseconds: as asked for, or the most
+    /// that the server grants.
+    pub lease_ms: i64,
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use forebay_wire::ours::{HeartbeatRequest, HeartbeatResponse};
 use forebay_wire::units::{duration_seconds, memory_bytes};
 use forebay_wire::{
     ComputeNodeModel, FailureHandlerModel, FailureHandlerRule, FileModel, IsCompleteResponse, JobModel, JobStatus,
@@ -130,6 +131,12 @@ impl Aside {
             files: Mutex::default(),
             rules: Mutex::default(),
         }
+    }
+
+    /// The same for a worker that the server knows as another compute node from now on.
+    pub fn of_node(&self, compute_node_id: i64, give_up: watch::Receiver<bool>) -> Self {
+        let ids = (self.workflow_id, self.run_id, compute_node_id);
+        Self::new(self.client.clone(), ids, self.use_pending_failed, self.folder.clone(), give_up)
     }
 
     /// Whether something is left to ask about this attempt before it is reported.
@@ -331,6 +338,16 @@ impl Aside {
         Ok(())
     }
 
+    /// Says that our node lives still.
+    pub async fn heartbeat(&self, lease: Duration) -> Result<(), CallError> {
+        heartbeat(&self.client, self.workflow_id, self.compute_node_id, lease, false).await
+    }
+
+    /// Ends our node's lease: what it still has is ready again, as new attempts.
+    pub async fn say_goodbye(&self) -> Result<(), CallError> {
+        self.heartbeat(Duration::ZERO).await
+    }
+
     /// Makes all that the server believes to run on our node ready as new attempts: their processes
     /// had begun, and are gone.
     async fn begin_anew(&self) -> Result<(), CallError> {
@@ -361,7 +378,7 @@ impl Aside {
     }
 
     /// Asks until there is an answer, or a refusal, or the worker gives up.
-    async fn insist<T, F: Future<Output = Result<T, CallError>> + Send>(
+    pub async fn insist<T, F: Future<Output = Result<T, CallError>> + Send>(
         &self,
         ask: impl Fn() -> F,
     ) -> Result<T, CallError> {
@@ -386,6 +403,20 @@ impl Aside {
     }
 }
 
+/// Begins, renews or, with no time at all, ends the lease of a compute node.
+pub async fn heartbeat(
+    client: &Client,
+    workflow_id: i64,
+    compute_node_id: i64,
+    lease: Duration,
+    begin: bool,
+) -> Result<(), CallError> {
+    let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+    let path = format!("/workflows/{workflow_id}/heartbeat");
+    let request = HeartbeatRequest { compute_node_id, lease_ms, begin };
+    client.post::<HeartbeatResponse>(&path, &request).await.map(drop)
+}
+
 /// How long an earlier worker's jobs may take to be given back.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(30);
 
@@ -397,7 +428,12 @@ pub async fn give_back(client: &Client, workflow_id: i64, compute_node_id: i64) 
         let workflow: WorkflowModel = client.get(&path).await?;
         let ids = (workflow_id, workflow.run_id.unwrap_or(0), compute_node_id);
         let aside = Aside::new(client.clone(), ids, false, PathBuf::new(), given_up);
-        aside.begin_anew().await?;
+        // With a lease that is not over, the server makes all of it ready itself.
+        match aside.insist(|| aside.say_goodbye()).await {
+            Ok(()) => {}
+            Err(CallError::Refused { .. }) => aside.begin_anew().await?,
+            Err(away) => return Err(away),
+        }
         let path = format!("/compute_nodes/{compute_node_id}");
         let node: ComputeNodeModel = client.get(&path).await?;
         let node = ComputeNodeModel { is_active: Some(false), ..node };

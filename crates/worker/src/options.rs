@@ -43,6 +43,10 @@ pub struct Options {
     pub enforce_runtime: bool,
     /// Leave when there was nothing to claim for so long, though the workflow goes on elsewhere.
     pub idle_max: Option<Duration>,
+    /// How long the server believes that this worker lives without hearing of it; it hears of it four
+    /// times as often. After that what runs here is others' to run, and is killed here once we hear so.
+    /// Without it the server waits for us for ever.
+    pub lease: Option<Duration>,
     /// How long one claim waits at the server when nothing runs here.
     pub claim_wait: Duration,
     /// The same while jobs run here. Until it ends, a claim by resources does not ask for what
@@ -79,6 +83,7 @@ impl Options {
             time_limit: None,
             enforce_runtime: false,
             idle_max: None,
+            lease: None,
             claim_wait: Duration::from_secs(20),
             busy_claim_wait: Duration::from_secs(2),
             check_interval: Duration::from_secs(5),
@@ -172,6 +177,12 @@ pub enum Event {
     RecoveryEnded {
         job: Named,
         return_code: i64,
+    },
+    /// The server had not heard of this worker for the length of its lease: what it held is others' to
+    /// run, and what runs here is killed.
+    LeaseOver {
+        compute_node_id: i64,
+        killed: Vec<Named>,
     },
     /// The server did not take the report.
     NotAccepted {

@@ -17,6 +17,8 @@ pub enum Terminated {
     Stopping { forced: bool },
     /// The workflow was canceled.
     Canceled,
+    /// The server has given the job to others.
+    Lost,
 }
 
 /// Status and return code of an ended process, as torc's runner reports them: what was killed
@@ -33,7 +35,9 @@ pub fn verdict(ended: &Ended, terminated: Terminated, config: &ExecutionConfig) 
         (_, 0) => (JobStatus::Completed, 0),
         (Terminated::Not, _) => (JobStatus::Failed, code),
         (Terminated::Runtime, _) => (JobStatus::Terminated, timeout),
-        (Terminated::Stopping { forced: false } | Terminated::Canceled, _) => (JobStatus::Terminated, code),
+        (Terminated::Stopping { forced: false } | Terminated::Canceled | Terminated::Lost, _) => {
+            (JobStatus::Terminated, code)
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs on the wire. What is written once of a job is kept as JSON, its payload; what changes in
 //! its life is put before it when it is rendered, without a look into the payload.
 
-use forebay_domain::ids::{JobId, RequirementId, SchedulerId, Timestamp};
+use forebay_domain::ids::{Grant, JobId, RequirementId, SchedulerId, Timestamp};
 use forebay_domain::job::{JobFlags, JobRow, NewJob, Payload, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::port::JobView;
@@ -65,6 +65,7 @@ pub(crate) fn payload_of(mut job: JobModel) -> Payload {
     job.attempt_id = None;
     job.priority = None;
     job.origin = None;
+    job.grant = None;
     job.env = job.env.filter(|env| !env.is_empty());
     let labels = labels_of(job.labels.as_deref());
     job.labels = (!labels.is_empty()).then(|| labels.iter().map(str::to_owned).collect());
@@ -128,6 +129,8 @@ pub(crate) struct Front<'a> {
     pub depends_on: &'a [JobId],
     /// What it came from, if not from a creation.
     pub origin: Option<&'static str>,
+    /// The claim that hands it out, where the answer says it.
+    pub grant: Option<Grant>,
 }
 
 /// torc's word for what a job came from, if that was no creation.
@@ -146,6 +149,7 @@ impl Front<'_> {
             runs,
             depends_on: &[],
             origin: origin_of(row),
+            grant: None,
         }
     }
 }
@@ -170,6 +174,10 @@ pub(crate) fn write(out: &mut Vec<u8>, front: &Front, payload: &[u8]) {
         out.extend_from_slice(b",\"origin\":\"");
         out.extend_from_slice(origin.as_bytes());
         out.push(b'"');
+    }
+    if let Some(grant) = front.grant {
+        out.extend_from_slice(b",\"grant\":");
+        write_int(out, grant.0);
     }
     if !front.depends_on.is_empty() {
         out.extend_from_slice(b",\"depends_on_job_ids\":[");
@@ -258,6 +266,7 @@ mod tests {
             runs: Some((Timestamp(1_700_000_000_123), 4)),
             depends_on: &new.depends_on,
             origin: Some("retry"),
+            grant: Some(Grant(77)),
         };
         let mut out = Vec::new();
         write(&mut out, &front, &new.payload);
@@ -265,7 +274,7 @@ mod tests {
         assert_eq!(job.start_time.as_deref(), Some("2023-11-14T22:13:20.123+00:00"));
         assert_eq!((job.id, job.attempt_id, job.priority), (Some(12), Some(2), Some(5)));
         assert_eq!((job.compute_node_id, job.origin.as_deref()), (Some(4), Some("retry")));
-        assert_eq!(job.depends_on_job_ids, Some(vec![8, 9]));
+        assert_eq!((job.depends_on_job_ids, job.grant), (Some(vec![8, 9]), Some(77)));
         assert_eq!((job.status, job.name.as_str()), (Some(JobStatus::Running), "a"));
     }
 

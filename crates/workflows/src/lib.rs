@@ -49,6 +49,8 @@ pub struct Options {
     pub report_body_max: u64,
     /// The longest that a claim waits for a job, in milliseconds.
     pub wait_max_ms: i64,
+    /// The longest lease of a compute node, in milliseconds.
+    pub lease_max_ms: i64,
     /// How long an asynchronous initialize is waited for before its task is answered as running,
     /// in milliseconds.
     pub task_wait_ms: u64,
@@ -61,6 +63,7 @@ impl Default for Options {
             bulk_body_max: 200 << 20,
             report_body_max: 64 << 20,
             wait_max_ms: 600_000,
+            lease_max_ms: 24 * 3_600_000,
             task_wait_ms: 5_000,
         }
     }

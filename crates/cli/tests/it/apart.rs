@@ -1,6 +1,7 @@
 //! Server and workers apart, over HTTP.
 
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use crate::scratch::{Scratch, Served, finish, until};
 
@@ -79,6 +80,29 @@ fn what_a_killed_worker_had_goes_back_when_its_folder_has_a_worker_again() {
     scratch.write("go", "");
     scratch.forebay(&worker).exits(0);
     assert_eq!(scratch.read("ran"), "1\n2\n");
+}
+
+#[test]
+fn what_a_killed_worker_had_is_with_another_one_within_a_lease() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "w.yaml",
+        "name: slow\njobs:\n  - {name: a, command: 'echo $TORC_ATTEMPT_ID >> ran; [ $TORC_ATTEMPT_ID = 2 ] || sleep 600'}\n",
+    );
+    let server = Served::start(&scratch, &["--db", "jobs.db"]);
+    scratch.forebay(&["create", "w.yaml", "--url", &server.url]).exits(0);
+    let worker = |output: &'static str| {
+        scratch.start(&["worker", "--url", &server.url, "--workflow", "1", "--output", output, "--lease", "2s"])
+    };
+    let mut first = worker("one");
+    until("the job runs", || scratch.at("ran").exists());
+    let second = worker("two");
+    first.kill().expect("it runs");
+    let killed = Instant::now();
+    finish(first);
+    assert_eq!(finish(second).code, 0);
+    assert_eq!(scratch.read("ran"), "1\n2\n");
+    assert!(killed.elapsed() < Duration::from_secs(20), "{:?}", killed.elapsed());
 }
 
 #[test]

@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use forebay_domain::catalog::{Statement, StatementOutcome, Table};
-use forebay_domain::command::{Answer, Command, Rejection};
-use forebay_domain::ids::{JobId, Timestamp, WorkflowId};
+use forebay_domain::command::{Answer, Claim, Command, Rejection};
+use forebay_domain::ids::{JobId, NodeId, Timestamp, WorkflowId};
 use forebay_domain::machine::Progress;
 use forebay_domain::port::{Reader, StoreError};
 use forebay_domain::state::JobState;
@@ -359,6 +359,26 @@ fn the_next_start_goes_on_where_the_last_ended() {
     let rest = claimed(next.do_now(claim(workflow, 2)));
     assert_eq!(rest.len(), 1);
     assert_ne!(rest[0].id, held[0].id);
+}
+
+#[test]
+fn after_a_start_every_lease_has_its_full_length() {
+    let world = World::at(quick(), Arc::new(HandClock::default()));
+    let (workflow, node) = (world.workflow(1), NodeId(7));
+    world.do_now(Command::Heartbeat { workflow, node, lease_ms: 100, begin: true });
+    let claim = Claim { start_on: Some(node), leased: true, ..a_claim(workflow, 1, None) };
+    let held = claimed(world.do_now(Command::Claim(claim)));
+    drop(world.engine);
+    let clock = Arc::new(HandClock::default());
+    clock.set(5_000);
+    let next = World::on(world.store.clone(), quick(), clock.clone());
+    next.do_now(create_workflow());
+    clock.set(5_099);
+    next.do_now(create_workflow());
+    assert_eq!(next.state(held[0].id), Some(JobState::Running));
+    clock.set(5_100);
+    let again = claimed(next.do_now(waiting_claim(workflow)));
+    assert_eq!((again[0].id, again[0].attempt), (held[0].id, 2));
 }
 
 #[test]

@@ -60,7 +60,8 @@ impl Session<'_> {
     /// What to ask for now, if anything.
     fn ask(&mut self) -> Option<Ask> {
         let pauses = self.pause.as_ref().is_some_and(|pause| Instant::now() < pause.until);
-        let may = self.is_working() && !pauses && self.doubt.is_none() && self.has_time_for_more();
+        let may =
+            self.is_working() && !pauses && self.doubt.is_none() && !self.lease.is_lost() && self.has_time_for_more();
         if may { self.ledger.ask() } else { None }
     }
 
@@ -93,6 +94,7 @@ impl Session<'_> {
             labels: labels.filter(|_| ask.amount.is_none()),
             strict_scheduler_match: self.options.strict_scheduler_match.then_some(true),
             start_on: Some(self.aside.compute_node_id),
+            leased: self.options.lease.map(|_| true),
             wait_ms: i64::try_from(wait.as_millis()).ok().filter(|wait| *wait > 0),
         });
         let completions = reports.iter().map(|finished| JobCompletionEntry {
@@ -100,6 +102,9 @@ impl Session<'_> {
             status: finished.result.status,
             run_id: finished.attempt.run_id,
             result: finished.result.clone(),
+            // Attempt and node say enough. In `memory` mode a crash may take the claim back: the report
+            // of it is then as good as another run.
+            grant: None,
         });
         let request = ReportAndClaimRequest { completions: completions.collect(), claim };
         let client = self.aside.client.clone();
@@ -107,18 +112,24 @@ impl Session<'_> {
         self.last_key += 1;
         let id = self.last_key;
         let task = self.requests.spawn(async move { (id, client.post_and_wait(&path, &request, wait).await) });
-        self.in_flight.insert(id, InFlight { is_waiting_claim: reports.is_empty(), reports, ask, task });
+        let (node, is_waiting_claim) = (self.aside.compute_node_id, reports.is_empty());
+        self.in_flight.insert(id, InFlight { node, is_waiting_claim, reports, ask, task });
     }
 
     pub(super) fn on_answer(&mut self, id: u64, answer: Result<ReportAndClaimResponse, CallError>) {
-        let Some(InFlight { reports, ask, .. }) = self.in_flight.remove(&id) else { return };
+        let Some(InFlight { node, reports, ask, .. }) = self.in_flight.remove(&id) else { return };
+        let is_ours = node == self.aside.compute_node_id && !self.lease.is_lost();
         if let Some(ask) = ask {
             self.ledger.answered(ask);
         }
         match answer {
-            Ok(answer) => {
+            Ok(mut answer) => {
                 self.on_back();
                 self.on_reported(reports, &answer);
+                if !is_ours {
+                    // Handed to the node that we were, and taken from it since.
+                    answer.jobs.clear();
+                }
                 self.on_claimed(ask.is_some(), answer);
             }
             Err(CallError::Away { why, reached }) => {
@@ -126,10 +137,18 @@ impl Session<'_> {
                     finished.sent_before |= reached;
                     self.outbox.push_front(finished);
                 }
-                if reached && ask.is_some() {
+                if reached && ask.is_some() && is_ours {
                     self.doubt = Some(Instant::now() + DOUBT);
                 }
                 self.on_away(why);
+            }
+            // Nothing of it was done; what is reported is sent again, without a claim.
+            Err(CallError::Refused { status: lease::OVER, .. }) => {
+                self.on_back();
+                reports.into_iter().rev().for_each(|finished| self.outbox.push_front(finished));
+                if is_ours {
+                    self.on_lease_over();
+                }
             }
             Err(CallError::Refused { status, message }) => self.on_request_refused(reports, status, message),
         }

@@ -20,7 +20,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// An attempt whose process runs.
 pub(super) struct Running {
     job: Box<JobModel>,
-    attempt: Attempt,
+    pub(super) attempt: Attempt,
     needs: Amount,
     logs: Logs,
     pub(super) terminated: Terminated,
@@ -140,11 +140,13 @@ impl Session<'_> {
         };
         self.pause = Some(Pause { until: now + PAUSE_MIN * (1 << count.min(5)), count, why: error });
         match self.running.remove(&key) {
-            Some(Running { attempt, needs, .. }) => {
+            Some(Running { attempt, needs, terminated, .. }) => {
                 self.ledger.give_back(needs);
                 self.ledger.give_devices_back(key);
                 self.ours.remove(&(attempt.job_id, attempt.attempt_id));
-                self.release(attempt.job_id);
+                if terminated != Terminated::Lost {
+                    self.release(attempt.job_id);
+                }
             }
             None => self.on_process_gone(&never_ran(key), None),
         }
@@ -165,6 +167,10 @@ impl Session<'_> {
         self.ledger.give_back(running.needs);
         self.ledger.give_devices_back(ended.key);
         self.lull = Lull::Unknown;
+        if running.terminated == Terminated::Lost {
+            // It is somebody else's, as another attempt.
+            return self.settle(&[running.attempt]);
+        }
         let (status, return_code) = verdict(ended, running.terminated, &self.config);
         let mut result = ResultModel {
             job_id: running.attempt.job_id,
@@ -309,7 +315,10 @@ impl Session<'_> {
                     self.signal(timer.key, Signal::KILL);
                 }
             }
-            (Due::Runtime, Terminated::Runtime | Terminated::Stopping { .. } | Terminated::Canceled) => {}
+            (
+                Due::Runtime,
+                Terminated::Runtime | Terminated::Stopping { .. } | Terminated::Canceled | Terminated::Lost,
+            ) => {}
         }
     }
 
@@ -323,11 +332,19 @@ impl Session<'_> {
     }
 
     pub(super) fn kill_all(&mut self, terminated: Terminated) {
-        for running in self.running.values_mut() {
+        for running in self.running.values_mut().filter(|running| running.terminated != Terminated::Lost) {
             running.terminated = terminated;
         }
         let keys: Vec<u64> = self.running.keys().chain(self.scripts.keys()).copied().collect();
         keys.into_iter().for_each(|key| self.signal(key, Signal::KILL));
+    }
+
+    /// Kills what is not ours any more; which attempts that are.
+    pub(super) fn kill_lost(&mut self) -> Vec<Named> {
+        self.running.values_mut().for_each(|running| running.terminated = Terminated::Lost);
+        let keys: Vec<u64> = self.running.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.signal(key, Signal::KILL));
+        self.running.values().map(Running::named).collect()
     }
 
     fn ask_to_end(&mut self, key: u64) {

@@ -107,7 +107,8 @@ impl Session<'_> {
 
         let is_done = matches!(end, End::Complete | End::Canceled);
         if !matches!(end, End::Refused { .. } | End::Away { .. }) {
-            say_farewell(&self.aside, self.node.clone(), self.began, lost_claim && !is_done).await;
+            let is_leased = self.lease.is_held();
+            say_farewell(&self.aside, self.node.clone(), self.began, lost_claim && !is_done, is_leased).await;
         }
         self.give_up.send_replace(true);
         self.sides.shutdown().await;
@@ -131,21 +132,24 @@ impl Session<'_> {
         self.requests.shutdown().await;
         self.sides.shutdown().await;
         let journal = self.options.journal_path();
-        let Self { processes, aside, node, began, give_up, .. } = self;
+        let Self { processes, aside, node, began, give_up, lease, .. } = self;
         drop(processes);
         // What cannot be settled now is found by whoever uses the journal next.
         drop(tokio::task::spawn_blocking(move || settle(&journal)).await);
-        say_farewell(&aside, node, began, true).await;
+        say_farewell(&aside, node, began, true, lease.is_held()).await;
         give_up.send_replace(true);
     }
 }
 
 /// Gives back what the server believes to run here, if that is in doubt, and signs the node off.
 /// It is a courtesy: the server can do without, and refused or not, there is nothing more to say.
-async fn say_farewell(aside: &Aside, node: ComputeNodeModel, began: Instant, in_doubt: bool) {
+async fn say_farewell(aside: &Aside, node: ComputeNodeModel, began: Instant, in_doubt: bool, is_leased: bool) {
     let farewell = async {
         if in_doubt {
             drop(aside.release_all().await);
+        }
+        if is_leased {
+            drop(aside.say_goodbye().await);
         }
         let duration_seconds = Some(began.elapsed().as_secs_f64());
         let node = ComputeNodeModel { is_active: Some(false), duration_seconds, ..node };

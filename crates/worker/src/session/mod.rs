@@ -5,10 +5,12 @@
 //!
 //! - `claims`: the stream of reports and claims, and what its answers mean.
 //! - `jobs`: from a claimed job to a finished attempt.
+//! - `lease`: saying that we live, and beginning anew when the server believed that we did not.
 //! - `leave`: when and how it ends.
 
 mod claims;
 mod jobs;
+mod lease;
 mod leave;
 
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -36,6 +38,7 @@ use crate::outcome::rfc3339;
 use crate::processes::{LaunchError, Processes};
 use crate::sys;
 use jobs::Running;
+use lease::Lease;
 
 /// How often the memory of jobs is looked at if the workflow does not say.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -113,6 +116,7 @@ struct Session<'e> {
     requests: JoinSet<(u64, Result<ReportAndClaimResponse, CallError>)>,
     in_flight: HashMap<u64, InFlight>,
     last_answer: Instant,
+    lease: Lease,
     away: Option<Away>,
     /// A claim's answer was lost: from then on, ask what the server believes to run here.
     doubt: Option<Instant>,
@@ -130,6 +134,8 @@ struct Session<'e> {
 
 /// A request for reports and claims that is not answered.
 struct InFlight {
+    /// The compute node that we were then.
+    node: i64,
     reports: Vec<Finished>,
     ask: Option<Ask>,
     /// Only asks, and may wait at the server.
@@ -161,6 +167,9 @@ enum Side {
     Status(Result<Box<WorkflowStatusResponse>, CallError>),
     Unfit(Vec<Unfit>),
     Check(Result<IsCompleteResponse, CallError>),
+    Heartbeat(Result<(), CallError>),
+    /// We are another compute node, with a lease of its own.
+    Registered(Result<Box<ComputeNodeModel>, CallError>),
     Released,
 }
 
@@ -274,8 +283,7 @@ impl<'e> Session<'e> {
             labels: Some(options.labels.clone()).filter(|labels| !labels.is_empty()),
             ..ComputeNodeModel::default()
         };
-        let node: ComputeNodeModel =
-            client.post("/compute_nodes", &node).await.map_err(server("register a compute node"))?;
+        let node = lease::register(&client, &node, options.lease).await.map_err(server("register a compute node"))?;
         let compute_node_id = node.id.unwrap_or_default();
         processes.send(&Command::Registered { workflow_id: options.workflow_id, compute_node_id });
         let (give_up, given_up) = watch::channel(false);
@@ -292,6 +300,7 @@ impl<'e> Session<'e> {
         };
         let devices = detect::gpu_devices(Some(has.gpus));
         let now = Instant::now();
+        let lease = Lease::begun(options.lease, now);
         Ok(Self {
             enforce_memory: config.limit_resources.unwrap_or(true) && monitor.is_some_and(|m| jobs_are_monitored(&m)),
             options,
@@ -320,6 +329,7 @@ impl<'e> Session<'e> {
             requests: JoinSet::new(),
             in_flight: HashMap::new(),
             last_answer: now,
+            lease,
             away: None,
             doubt: None,
             pause: None,
@@ -383,6 +393,8 @@ impl<'e> Session<'e> {
             Side::Status(status) => self.on_status(status),
             Side::Unfit(jobs) => self.leave_because(End::NothingFits { jobs, has: self.has }),
             Side::Check(answer) => self.on_check(answer),
+            Side::Heartbeat(answer) => self.on_heartbeat(answer),
+            Side::Registered(node) => self.on_registered(node),
             Side::Released => {}
         }
     }
@@ -392,6 +404,7 @@ impl<'e> Session<'e> {
         let give_up = self.away.as_ref().map(|away| away.since + self.away_max());
         let dues = [
             self.timers.peek().map(|timer| timer.at),
+            self.lease.next(),
             self.away.as_ref().map(|away| away.next_try).filter(|_| !self.checking && self.in_flight.is_empty()),
             give_up.filter(|_| self.running.is_empty()),
             self.doubt.filter(|_| self.away.is_none() && !self.checking),
@@ -409,6 +422,7 @@ impl<'e> Session<'e> {
             self.timers.pop();
             self.on_timer(timer);
         }
+        self.say_we_live(now);
         if self.is_working() && self.termination_at().is_some_and(|at| at <= now) {
             self.leave_because(End::TimeLimit);
             self.terminate_all();

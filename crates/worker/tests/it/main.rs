@@ -2,6 +2,7 @@
 
 mod ends;
 mod failures;
+mod leases;
 mod lost;
 mod rate;
 mod runs;

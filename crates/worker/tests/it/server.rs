@@ -11,7 +11,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use forebay_wire::ours::{ClaimRequest, ReportAndClaimRequest, ReportAndClaimResponse};
+use forebay_wire::ours::{
+    ClaimRequest, HeartbeatRequest, HeartbeatResponse, ReportAndClaimRequest, ReportAndClaimResponse,
+};
 use forebay_wire::units::{gb_to_bytes, memory_bytes};
 use forebay_wire::*;
 use tokio::sync::{Notify, watch};
@@ -37,6 +39,8 @@ pub struct Book {
     pub lose_answers: u32,
     /// The same, but undo the claim, as a server does that notices.
     pub undo_lost: bool,
+    /// Compute nodes with a lease.
+    pub leases: Vec<i64>,
     /// Refuse requests with more than one report: one of them is poison.
     pub poison: Option<i64>,
 }
@@ -74,6 +78,7 @@ impl Server {
         let router = Router::new()
             .route("/workflows/{id}", get(workflow))
             .route("/workflows/{id}/report_and_claim", post(report_and_claim))
+            .route("/workflows/{id}/heartbeat", post(heartbeat))
             .route("/workflows/{id}/is_complete", get(is_complete))
             .route("/workflows/{id}/status", get(status))
             .route("/compute_nodes", post(create_node))
@@ -168,6 +173,21 @@ impl Server {
         for job in &mut book.jobs {
             if matches!(job.status, Some(JobStatus::Running)) {
                 job.status = Some(JobStatus::Canceled);
+            }
+        }
+        drop(book);
+        self.changed.notify_waiters();
+    }
+
+    /// The lease of a node is over: what it runs is ready, as new attempts.
+    pub fn end_lease(&self, node: i64) {
+        let mut book = self.book();
+        book.leases.retain(|leased| *leased != node);
+        for job in book.jobs.iter_mut().filter(|job| job.compute_node_id == Some(node)) {
+            if job.status == Some(JobStatus::Running) {
+                job.status = Some(JobStatus::Ready);
+                job.attempt_id = job.attempt_id.map(|attempt| attempt + 1);
+                job.compute_node_id = None;
             }
         }
         drop(book);
@@ -269,11 +289,22 @@ async fn report_and_claim(State(server): State<Server>, Json(request): Json<Repo
     if server.book().poison.is_some_and(|poison| ids.contains(&poison)) {
         return (StatusCode::BAD_REQUEST, Json(ErrorResponse::message("poison"))).into_response();
     }
+    let node = request.claim.as_ref().and_then(|claim| claim.start_on.filter(|_| claim.leased == Some(true)));
+    let has_lease = || node.is_none_or(|node| server.book().leases.contains(&node));
+    if !has_lease() {
+        return lease_over();
+    }
     for entry in request.completions {
-        let mut book = server.book();
+        let mut guard = server.book();
+        let book = &mut *guard;
         let job = &mut book.jobs[entry.job_id as usize - 1];
         if job.status.unwrap().is_complete() {
             let message = format!("job_id={} is already complete", entry.job_id);
+            answer.errors.push(JobCompletionError { job_id: entry.job_id, message });
+            continue;
+        }
+        if job.attempt_id > entry.result.attempt_id && !book.leases.contains(&entry.result.compute_node_id) {
+            let message = format!("Attempt ID mismatch: job_id={}", entry.job_id);
             answer.errors.push(JobCompletionError { job_id: entry.job_id, message });
             continue;
         }
@@ -293,6 +324,9 @@ async fn report_and_claim(State(server): State<Server>, Json(request): Json<Repo
             let changed = server.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            if !has_lease() {
+                return lease_over();
+            }
             {
                 let mut book = server.book();
                 if !book.canceled {
@@ -322,6 +356,23 @@ async fn report_and_claim(State(server): State<Server>, Json(request): Json<Repo
         std::panic::resume_unwind(Box::new("lost"));
     }
     Json(answer).into_response()
+}
+
+fn lease_over() -> Response {
+    (StatusCode::GONE, Json(ErrorResponse::message("no lease, or none any more"))).into_response()
+}
+
+async fn heartbeat(State(server): State<Server>, Json(request): Json<HeartbeatRequest>) -> Response {
+    let HeartbeatRequest { compute_node_id: node, lease_ms, begin } = request;
+    if begin {
+        server.book().leases.push(node);
+    } else if !server.book().leases.contains(&node) {
+        return lease_over();
+    }
+    if lease_ms == 0 {
+        server.end_lease(node);
+    }
+    Json(HeartbeatResponse { lease_ms }).into_response()
 }
 
 async fn is_complete(State(server): State<Server>) -> Json<IsCompleteResponse> {

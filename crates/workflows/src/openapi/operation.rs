@@ -27,6 +27,7 @@ pub(super) struct Operation {
     /// By status; the rest are refusals.
     answers: Vec<(u16, Shape)>,
     conflicts: bool,
+    needs_lease: bool,
     ours: bool,
 }
 
@@ -85,7 +86,19 @@ pub(super) fn delete(path: &'static str, id: &'static str, summary: &'static str
 impl Operation {
     fn new(method: HttpMethod, path: &'static str, id: &'static str, summary: &'static str) -> Operation {
         let (query, answers) = (Vec::new(), Vec::new());
-        Operation { method, path, id, tag: "", summary, query, body: None, answers, conflicts: false, ours: false }
+        Operation {
+            method,
+            path,
+            id,
+            tag: "",
+            summary,
+            query,
+            body: None,
+            answers,
+            conflicts: false,
+            needs_lease: false,
+            ours: false,
+        }
     }
 
     /// Whether it has this name.
@@ -203,6 +216,12 @@ impl Operation {
         self
     }
 
+    /// It may be for those compute nodes alone that have a lease.
+    pub fn needs_lease(mut self) -> Operation {
+        self.needs_lease = true;
+        self
+    }
+
     fn build(self, schemas: &mut Schemas) -> (HttpMethod, utoipa::openapi::path::Operation) {
         let mut operation =
             OperationBuilder::new().operation_id(Some(self.id)).tag(self.tag).summary(Some(self.summary));
@@ -238,7 +257,7 @@ impl Operation {
         }
         let refusal = Shape::of::<ErrorResponse>();
         for (status, when) in REFUSALS {
-            if *status == 409 && !self.conflicts {
+            if *status == 409 && !self.conflicts || *status == 410 && !self.needs_lease {
                 continue;
             }
             let content = ContentBuilder::new().schema(Some(refusal.schema.clone())).build();
@@ -261,6 +280,7 @@ const REFUSALS: &[(u16, &str)] = &[
     (400, "The path, the query or the JSON cannot be read."),
     (404, "There is no such thing."),
     (409, "It does not go together with what goes on."),
+    (410, "The compute node has no lease, or none any more: what it held is not its own."),
     (413, "The body is over its bound."),
     (415, "The body is not said to be JSON."),
     (422, "It was understood and refused: a rule, or a bound, which the text names."),

@@ -1,7 +1,7 @@
 //! Every operation. The order of the answers, names and summaries is torc's where torc has them.
 
 use forebay_domain::catalog::Table;
-use forebay_wire::ours::{ReportAndClaimRequest, ReportAndClaimResponse};
+use forebay_wire::ours::{HeartbeatRequest, HeartbeatResponse, ReportAndClaimRequest, ReportAndClaimResponse};
 use forebay_wire::*;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -188,7 +188,13 @@ fn running() -> Vec<Operation> {
         post("/workflows/{id}/report_and_claim", "report_and_claim", "Reports and claims in one step; may wait")
             .ours()
             .body::<ReportAndClaimRequest>()
-            .gives::<ReportAndClaimResponse>(),
+            .gives::<ReportAndClaimResponse>()
+            .needs_lease(),
+        post("/workflows/{id}/heartbeat", "heartbeat", "A compute node lives: begins, renews or ends its lease")
+            .ours()
+            .body::<HeartbeatRequest>()
+            .gives::<HeartbeatResponse>()
+            .needs_lease(),
         post("/jobs/{id}/spawn_jobs", "spawn_jobs", "A running job brings forth others, which wait for its end")
             .body::<SpawnJobsRequest>()
             .gives::<SpawnJobsResponse>(),

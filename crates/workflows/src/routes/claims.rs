@@ -2,7 +2,7 @@
 
 use forebay_domain::claim::Capacity;
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Claimed, Command, Completion, Rejection, Report};
-use forebay_domain::ids::{JobId, NodeId, SchedulerId, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, NodeId, SchedulerId, WorkflowId};
 use forebay_domain::job::Outcome;
 use forebay_wire::ours::{ClaimRequest, ReportAndClaimRequest};
 use forebay_wire::units::{duration_seconds, gb_to_bytes};
@@ -50,7 +50,7 @@ async fn hand_out(door: &Door, claim: Claim, says_why: bool) -> Reply {
     let Answer::Claimed(claimed) = &*answer else { return Err(unexpected(&answer)) };
     let mut out = Vec::with_capacity(64 + claimed.jobs.iter().map(|(_, payload)| payload.len() + 128).sum::<usize>());
     out.extend_from_slice(b"{\"jobs\":");
-    write_claimed(door, &mut out, claimed);
+    write_claimed(door, &mut out, claimed, false);
     if says_why && claimed.canceled {
         out.extend_from_slice(CANCELED);
     }
@@ -60,13 +60,14 @@ async fn hand_out(door: &Door, claim: Claim, says_why: bool) -> Reply {
 
 const CANCELED: &[u8] = br#","reason":"Workflow is canceled""#;
 
-fn write_claimed(door: &Door, out: &mut Vec<u8>, claimed: &Claimed) {
+/// `granted`: each with the number of its claim.
+fn write_claimed(door: &Door, out: &mut Vec<u8>, claimed: &Claimed, granted: bool) {
     out.push(b'[');
     for (place, (row, payload)) in claimed.jobs.iter().enumerate() {
         if place > 0 {
             out.push(b',');
         }
-        job::write(out, &Front::of(row), payload);
+        job::write(out, &Front { grant: granted.then_some(row.grant), ..Front::of(row) }, payload);
     }
     out.push(b']');
     if !claimed.jobs.is_empty() {
@@ -145,7 +146,7 @@ pub(super) async fn complete(door: &Door, id: i64, status: &str, run: i64, call:
     let status: JobStatus = parse_status(status)?;
     let result: ResultModel = call.json()?;
     let workflow = WorkflowId(result.workflow_id);
-    let entry = JobCompletionEntry { job_id: id, status, run_id: run, result };
+    let entry = JobCompletionEntry { job_id: id, status, run_id: run, result, grant: None };
     check_result(&entry, None).map_err(Fault::unprocessable)?;
     let kept = door.kept().get(JobId(id));
     let reported_attempt = entry.result.attempt_id;
@@ -204,7 +205,7 @@ pub(super) async fn report_and_claim(door: &Door, workflow: i64, call: &Call<'_>
     out.extend_from_slice(b",\"jobs\":");
     match claimed {
         Some(claimed) => {
-            write_claimed(door, &mut out, claimed);
+            write_claimed(door, &mut out, claimed, true);
             if claimed.canceled {
                 out.extend_from_slice(CANCELED);
             }
@@ -223,7 +224,13 @@ fn claim_of(door: &Door, workflow: i64, request: ClaimRequest) -> Result<Claim, 
             (fitting(resources, request.strict_scheduler_match.unwrap_or(false))?, resources.labels.as_deref())
         }
     };
-    claim(door, workflow, request.limit, labels.unwrap_or_default(), order, request.start_on, request.wait_ms)
+    let leased = request.leased.unwrap_or(false);
+    if leased && request.start_on.is_none() {
+        return Err(Fault::field("leased needs start_on: a lease is a compute node's".to_owned(), "leased", true));
+    }
+    let labels = labels.unwrap_or_default();
+    let claim = claim(door, workflow, request.limit, labels, order, request.start_on, request.wait_ms)?;
+    Ok(Claim { leased, ..claim })
 }
 
 /// Refused reports, each with its text.
@@ -282,7 +289,7 @@ pub(super) fn parse_status(word: &str) -> Result<JobStatus, Fault> {
 /// torc's checks of a result against what is reported. Its workflow is checked here for a batch;
 /// otherwise it is where the report goes, so the engine checks it.
 fn check_result(entry: &JobCompletionEntry, workflow: Option<i64>) -> Result<(), String> {
-    let JobCompletionEntry { job_id, status, run_id, result } = entry;
+    let JobCompletionEntry { job_id, status, run_id, result, grant: _ } = entry;
     if result.job_id != *job_id {
         return Err(format!("ResultModel job_id={} does not match target job_id={job_id}", result.job_id));
     }
@@ -308,7 +315,7 @@ fn completion(entry: JobCompletionEntry) -> Completion {
         run: entry.run_id,
         attempt: result.attempt_id,
         node: Some(NodeId(result.compute_node_id)),
-        grant: None,
+        grant: entry.grant.map(Grant),
         again: None,
         outcome: Outcome {
             state: state_of(entry.status),

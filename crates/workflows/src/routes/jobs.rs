@@ -75,6 +75,7 @@ fn write_created(out: &mut Vec<u8>, id: JobId, job: &NewJob) {
         runs: None,
         depends_on: &job.depends_on,
         origin: None,
+        grant: None,
     };
     job::write(out, &front, &job.payload);
 }

@@ -6,6 +6,7 @@ mod changed;
 mod claims;
 mod jobs;
 mod later;
+mod leases;
 mod relations;
 mod requirements;
 mod results;
@@ -99,6 +100,7 @@ async fn route(door: &Door, method: &Method, segments: &[&str], call: &Call<'_>)
         (&Method::POST, ["workflows", id, "report_and_claim"]) => {
             claims::report_and_claim(door, path_id(id)?, call).await
         }
+        (&Method::POST, ["workflows", id, "heartbeat"]) => leases::heartbeat(door, path_id(id)?, call).await,
         _ => Box::pin(route_rest(door, method, segments, call)).await,
     }
 }
@@ -391,7 +393,8 @@ async fn of_workflow(
             | "process_changed_job_inputs"
             | "claim_next_jobs"
             | "batch_complete_jobs"
-            | "report_and_claim",
+            | "report_and_claim"
+            | "heartbeat",
         ]
         | ["claim_jobs_based_on_resources", _]
         | ["actions", _, "claim"] => Err(Fault::method_not_allowed("POST")),

@@ -5,6 +5,7 @@ mod claims;
 mod diamond;
 mod events;
 mod later;
+mod leases;
 mod openapi;
 mod refusals;
 mod resources;
