@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use forebay_server::config::{self, Config, ConfigError, DurabilitySettings, Settings, TorcServer, duration};
 use forebay_wire::JobStatus;
+use forebay_worker::Access;
 
 use crate::db::DbArgs;
 
@@ -229,11 +231,43 @@ impl ServeArgs {
     }
 }
 
+/// What it takes to come in at a server.
+#[derive(Debug, Args)]
+pub struct AccessArgs {
+    /// A file with `user:password`, or with a token. The variable FOREBAY_CREDENTIALS may hold the same.
+    #[arg(long = "credentials", value_name = "FILE", env = "FOREBAY_CREDENTIALS_FILE")]
+    pub credentials_file: Option<PathBuf>,
+    /// A file of certificates in PEM, one of which vouches for a server with TLS, instead of those that
+    /// this machine trusts.
+    #[arg(long, value_name = "FILE", env = "FOREBAY_CA")]
+    pub ca: Option<PathBuf>,
+}
+
+impl AccessArgs {
+    /// With what the file or the variable says. The file goes first.
+    pub fn resolve(&self) -> anyhow::Result<Access> {
+        let credentials = match &self.credentials_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                Some(text.with_context(|| format!("the credentials {} cannot be read", path.display()))?)
+            }
+            None => std::env::var("FOREBAY_CREDENTIALS").ok(),
+        };
+        let credentials = credentials.as_deref().map(str::trim).filter(|credentials| !credentials.is_empty());
+        if let (None, Some(path)) = (credentials, &self.credentials_file) {
+            bail!("the credentials {} are empty", path.display());
+        }
+        Ok(Access { authorization: credentials.map(Access::authorization_of), ca: self.ca.clone() })
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
     /// Address of the server.
     #[arg(long)]
     pub url: String,
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// The workflow, by its number; otherwise the newest that has something left to do.
     #[arg(long, value_name = "ID")]
     pub workflow: Option<i64>,
@@ -264,6 +298,8 @@ pub struct CreateArgs {
     /// Address of the server.
     #[arg(long)]
     pub url: String,
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Print a JSON object instead of the number.
     #[arg(long)]
     pub json: bool,
@@ -278,6 +314,8 @@ pub struct PlaceArgs {
     /// A server, instead of a database.
     #[arg(long)]
     pub url: Option<String>,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ pub struct Source {
 
 /// `forebay create`.
 pub async fn create(args: &CreateArgs) -> anyhow::Result<Exit> {
-    let client = Client::new(&args.url, None)?;
+    let client = Client::new(&args.url, &args.access.resolve()?)?;
     let workflow = load(&args.file)?;
     let id = on_server(&client, &workflow, None).await?;
     if args.json {

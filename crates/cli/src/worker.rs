@@ -16,12 +16,14 @@ use crate::watch::{self, Watched};
 
 pub async fn worker(args: &WorkerArgs) -> anyhow::Result<Exit> {
     let began = Instant::now();
-    let client = Client::new(&args.url, None)?;
+    let access = args.access.resolve()?;
+    let client = Client::new(&args.url, &access)?;
     let workflow = match args.workflow {
         Some(id) => id,
         None => newest_unfinished(&client).await?,
     };
     let mut options = worker_options(&args.url, workflow, &args.running);
+    options.access = access;
     options.idle_max = args.idle_max;
     options.time_limit = args.time_limit;
     options.lease = Some(args.lease).filter(|lease| !lease.is_zero());

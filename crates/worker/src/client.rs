@@ -1,27 +1,73 @@
-//! Requests to the server, over HTTP/1.1 connections that are kept open.
+//! Requests to the server, over HTTP/1.1 connections that are kept open, secured or not.
 
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 use forebay_wire::{BASE_PATH, ErrorResponse};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::{self, PemObject};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// How long an answer may take that is not waited for on purpose.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// An address that the worker cannot use.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{url:?} is not the address of a server: {why}")]
-pub struct BadUrl {
-    pub url: String,
-    pub why: String,
+/// Why no server can be spoken to like this.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("{url:?} is not the address of a server: {why}")]
+    BadUrl { url: String, why: String },
+    /// They hold what no header can.
+    #[error("the credentials cannot be sent: they have line breaks or signs that are none")]
+    BadCredentials,
+    #[error("{} has no certificate in PEM", path.display())]
+    BadCa { path: PathBuf, source: pem::Error },
+    #[error("this machine has no certificates that it trusts")]
+    NoRoots(#[source] std::io::Error),
+}
+
+/// What it takes to come in at a server.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Value of the `Authorization` header, such as `Bearer …` or `Basic …`.
+    pub authorization: Option<String>,
+    /// Certificates in PEM, one of which vouches for a server with TLS; by default those that this machine
+    /// trusts.
+    pub ca: Option<PathBuf>,
+}
+
+impl Access {
+    /// The header of these credentials: `user:password`, or a token, which has no colon.
+    pub fn authorization_of(credentials: &str) -> String {
+        if credentials.contains(':') {
+            format!("Basic {}", BASE64.encode(credentials))
+        } else {
+            format!("Bearer {credentials}")
+        }
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what is secret.
+        let authorization = self.authorization.as_ref().map(|_| "…");
+        f.debug_struct("Access").field("authorization", &authorization).field("ca", &self.ca).finish()
+    }
 }
 
 /// What a request came to that did not succeed, by what to do next.
@@ -46,30 +92,44 @@ impl CallError {
 /// A server that we speak to. Cheap to clone: clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// With the base path, without a slash at its end.
     base: String,
     authorization: Option<HeaderValue>,
 }
 
 impl Client {
-    /// A client of the server at `url`, with or without the base path. `authorization` is the
-    /// value of that header, such as `Bearer …` or `Basic …`.
-    pub fn new(url: &str, authorization: Option<&str>) -> Result<Self, BadUrl> {
-        let bad = |why: &dyn std::fmt::Display| BadUrl { url: url.to_owned(), why: why.to_string() };
+    /// A client of the server at `url`, with or without the base path.
+    ///
+    /// # Errors
+    /// If that is no such address, or what is to secure the connection or to be shown cannot be used.
+    pub fn new(url: &str, access: &Access) -> Result<Self, ClientError> {
+        let bad = |why: &dyn fmt::Display| ClientError::BadUrl { url: url.to_owned(), why: why.to_string() };
         let trimmed = url.trim_end_matches('/');
         let uri: Uri = trimmed.parse().map_err(|e: hyper::http::uri::InvalidUri| bad(&e))?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-            return Err(bad(&"it must start with http://"));
-        }
+        let roots = match (uri.scheme_str(), uri.authority()) {
+            (Some("http"), Some(_)) => TlsRoots::None,
+            (Some("https"), Some(_)) => access.ca.clone().map_or(TlsRoots::Machine, TlsRoots::File),
+            _ => return Err(bad(&"it must start with http:// or https://")),
+        };
         let base = if trimmed.ends_with(BASE_PATH) { trimmed.to_owned() } else { format!("{trimmed}{BASE_PATH}") };
-        let authorization = authorization.map(HeaderValue::from_str).transpose().map_err(|e| bad(&e))?;
+        let authorization = access.authorization.as_deref().map(|text| {
+            let mut value = HeaderValue::from_str(text).map_err(|_| ClientError::BadCredentials)?;
+            value.set_sensitive(true);
+            Ok(value)
+        });
         let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(ANSWER_MAX));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(roots.config()?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
         // A request is repeated by us, who know which ones may be, not by the pool.
         let pool = Pool::builder(TokioExecutor::new()).retry_canceled_requests(false).build(connector);
-        Ok(Self { pool, base, authorization })
+        Ok(Self { pool, base, authorization: authorization.transpose()? })
     }
 
     /// The address of the API, as torc's `TORC_API_URL` has it.
@@ -144,6 +204,39 @@ impl Client {
     }
 }
 
+/// Who vouches for the server.
+enum TlsRoots {
+    /// Nobody: connections are not secured.
+    None,
+    /// Whom this machine trusts.
+    Machine,
+    File(PathBuf),
+}
+
+impl TlsRoots {
+    fn config(self) -> Result<ClientConfig, ClientError> {
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has what TLS 1.2 and 1.3 need");
+        let config = match self {
+            TlsRoots::None => config.with_root_certificates(RootCertStore::empty()),
+            TlsRoots::Machine => config.with_native_roots().map_err(ClientError::NoRoots)?,
+            TlsRoots::File(path) => {
+                let mut roots = RootCertStore::empty();
+                let bad = |source| ClientError::BadCa { path: path.clone(), source };
+                for certificate in CertificateDer::pem_file_iter(&path).map_err(bad)? {
+                    roots.add(certificate.map_err(bad)?).map_err(|_| bad(pem::Error::NoItemsFound))?;
+                }
+                if roots.is_empty() {
+                    return Err(bad(pem::Error::NoItemsFound));
+                }
+                config.with_root_certificates(roots)
+            }
+        };
+        Ok(config.with_no_client_auth())
+    }
+}
+
 fn encode(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body).expect("wire types have text keys").into()
 }
@@ -173,19 +266,38 @@ fn innermost(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    fn client(url: &str, authorization: Option<&str>) -> Result<Client, ClientError> {
+        Client::new(url, &Access { authorization: authorization.map(str::to_owned), ca: None })
+    }
+
     #[test]
     fn the_base_path_is_added_once() {
         for url in ["http://h:1", "http://h:1/", "http://h:1/torc-service/v1", "http://h:1/torc-service/v1/"] {
-            assert_eq!(Client::new(url, None).unwrap().base(), "http://h:1/torc-service/v1");
+            assert_eq!(client(url, None).unwrap().base(), "http://h:1/torc-service/v1");
         }
     }
 
     #[test]
     fn what_is_not_http_is_refused() {
-        for url in ["https://h", "h:80", "", "ftp://h"] {
-            assert!(Client::new(url, None).is_err(), "{url}");
+        for url in ["h:80", "", "ftp://h", "https:/h"] {
+            assert!(matches!(client(url, None), Err(ClientError::BadUrl { .. })), "{url}");
         }
-        assert!(Client::new("http://h", Some("Bearer a\nb")).is_err());
+        assert!(matches!(client("http://h", Some("Bearer a\nb")), Err(ClientError::BadCredentials)));
+    }
+
+    #[test]
+    fn who_vouches_for_the_server_must_be_readable() {
+        let access = Access { ca: Some("/dev/null".into()), ..Access::default() };
+        assert!(matches!(Client::new("https://h", &access), Err(ClientError::BadCa { .. })));
+        assert!(Client::new("http://h", &access).is_ok(), "nobody needs to");
+    }
+
+    #[test]
+    fn credentials_are_a_name_and_a_password_or_a_token_and_are_not_shown() {
+        assert_eq!(Access::authorization_of("ada:secret"), "Basic YWRhOnNlY3JldA==");
+        assert_eq!(Access::authorization_of("0123"), "Bearer 0123");
+        let access = Access { authorization: Some("Bearer 0123".into()), ca: None };
+        assert!(!format!("{access:?} {:?}", Client::new("http://h", &access).unwrap()).contains("0123"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod sys;
 
 use launcher::journal::Remains;
 
-pub use client::{BadUrl, CallError, Client};
+pub use client::{Access, CallError, Client, ClientError};
 pub use detect::{Amount, machine};
 pub use launcher::journal::{SettleError, Settled, settle};
 pub use options::{End, Event, Logs, Named, OnInterrupt, Options, Outcome, Stop, Stopper, Summary, Unfit};

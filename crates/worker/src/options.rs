@@ -6,6 +6,7 @@ use std::time::Duration;
 use forebay_wire::{JobStatus, JobStatusCounts};
 use tokio::sync::watch;
 
+use crate::client::Access;
 use crate::detect::Amount;
 use crate::processes::LauncherProgram;
 
@@ -14,8 +15,7 @@ use crate::processes::LauncherProgram;
 pub struct Options {
     /// Address of the server, with or without the API's base path.
     pub url: String,
-    /// Value of the `Authorization` header.
-    pub authorization: Option<String>,
+    pub access: Access,
     pub workflow_id: i64,
     /// Where jobs run.
     pub folder: PathBuf,
@@ -66,7 +66,7 @@ impl Options {
     pub fn new(url: impl Into<String>, workflow_id: i64) -> Self {
         Self {
             url: url.into(),
-            authorization: None,
+            access: Access::default(),
             workflow_id,
             folder: PathBuf::from("."),
             output_folder: PathBuf::from("forebay_output"),

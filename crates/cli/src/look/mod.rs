@@ -50,7 +50,7 @@ enum Place {
 impl Place {
     fn open(args: &PlaceArgs) -> anyhow::Result<Place> {
         match &args.url {
-            Some(url) => Ok(Place::Server(Server::at(url)?)),
+            Some(url) => Ok(Place::Server(Server::at(url, &args.access.resolve()?)?)),
             None => Ok(Place::Database(Database::open(&args.db)?)),
         }
     }

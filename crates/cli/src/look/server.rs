@@ -4,7 +4,7 @@ use forebay_wire::{
     JobModel, JobStatus, ListJobsResponse, ListResultsResponse, ListWorkflowsResponse, ResultModel, WorkflowModel,
     WorkflowStatusResponse,
 };
-use forebay_worker::{CallError, Client};
+use forebay_worker::{Access, CallError, Client};
 
 use super::{PAGE, Wanted, WorkflowView, view};
 
@@ -13,8 +13,8 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn at(url: &str) -> anyhow::Result<Server> {
-        Ok(Server { client: Client::new(url, None)? })
+    pub fn at(url: &str, access: &Access) -> anyhow::Result<Server> {
+        Ok(Server { client: Client::new(url, access)? })
     }
 
     pub async fn workflows(&self) -> anyhow::Result<Vec<WorkflowView>> {

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use forebay_engine::Ended;
 use forebay_server::config::STOP_TIMEOUT;
 use forebay_wire::WorkflowStatusResponse;
-use forebay_worker::{Client, Options, settle};
+use forebay_worker::{Access, Client, Options, settle};
 
 use crate::args::{self, RunArgs, RunningArgs};
 use crate::create::{self, Source};
@@ -34,7 +34,7 @@ pub async fn run(args: &RunArgs, file: &Path) -> anyhow::Result<Exit> {
     let settled = settle(&journal).context("an earlier worker's jobs cannot be ended")?;
     let killed = settled.iter().filter(|attempt| attempt.was_alive).count();
 
-    let client = Client::new(local.url(), None)?;
+    let client = Client::new(local.url(), &Access::default())?;
     let progress = Arc::new(Progress::new(&args.display));
     if killed > 0 {
         progress.say(&format!("ended {} that an earlier run had left running", count(killed)));

@@ -10,5 +10,6 @@ mod examples;
 mod going_on;
 mod run;
 mod scratch;
+mod secured;
 #[path = "../../../spec/tests/it/torc_crate.rs"]
 mod torc_crate;

@@ -66,7 +66,11 @@ impl Scratch {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
         command.args(args).current_dir(self.path()).stdin(Stdio::null());
-        command.env_remove("RUST_LOG").env_remove("DATABASE_URL").env("USER", "tester");
+        command
+            .env_remove("RUST_LOG")
+            .env_remove("DATABASE_URL")
+            .env_remove("FOREBAY_CREDENTIALS")
+            .env("USER", "tester");
         command
     }
 
@@ -184,6 +188,14 @@ impl Served {
     pub fn listening(child: Child) -> Served {
         let (mut served, address) = Served::saying(child, "listening http=");
         served.url = format!("http://{address}");
+        served
+    }
+
+    /// A server with TLS, whose certificate is for this name.
+    pub fn listening_secured(child: Child) -> Served {
+        let (mut served, address) = Served::saying(child, "listening https=");
+        let (_, port) = address.rsplit_once(':').expect("an address has a port");
+        served.url = format!("https://localhost:{port}");
         served
     }
 

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::aside::{Aside, BACKOFF_MIN, Finished, Needs, Sequel};
-use crate::client::{BadUrl, CallError, Client};
+use crate::client::{CallError, Client, ClientError};
 use crate::detect::{self, Amount};
 use crate::launcher::protocol::{Command, Notice, Open};
 use crate::ledger::{Ask, Ledger, Packing};
@@ -50,7 +50,7 @@ const PAUSES_MAX: u32 = 6;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    BadUrl(#[from] BadUrl),
+    Client(#[from] ClientError),
     /// The first requests: nothing was claimed.
     #[error("cannot {doing} at {url}")]
     Server { doing: &'static str, url: String, source: CallError },
@@ -233,7 +233,7 @@ impl PartialOrd for Timer {
 impl<'e> Session<'e> {
     /// Reads the workflow, starts the launcher, registers with the server.
     async fn begin(options: Options, events: &'e mut (dyn FnMut(Event) + Send)) -> Result<Self, Error> {
-        let client = Client::new(&options.url, options.authorization.as_deref())?;
+        let client = Client::new(&options.url, &options.access)?;
         let server = |doing| {
             let url = client.base().to_owned();
             move |source| Error::Server { doing, url, source }

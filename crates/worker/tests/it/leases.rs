@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_worker::{Client, End, Event, Options, Stop, settle, settle_and_give_back};
+use forebay_worker::{Access, Client, End, Event, Options, Stop, settle, settle_and_give_back};
 
 use crate::server::Server;
 use crate::{Site, is_alive};
@@ -85,7 +85,7 @@ async fn the_next_worker_of_a_folder_ends_the_lease_of_the_one_before() {
         _ = site.run(options.clone(), Stop::never()) => panic!("it sleeps"),
         _ = site.written("pid") => {}
     }
-    let client = Client::new(&server.url(), None).unwrap();
+    let client = Client::new(&server.url(), &Access::default()).unwrap();
     let settled = settle_and_give_back(&site.path("out/worker_journal"), &client).await.unwrap();
     assert_eq!(settled.iter().map(|s| (s.job_id, s.attempt_id)).collect::<Vec<_>>(), [(id, 1)]);
     assert!(server.book().leases.is_empty());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_wire::JobStatus;
-use forebay_worker::{Client, End, Error, Event, SettleError, Stop, Worker, settle, settle_and_give_back};
+use forebay_worker::{Access, Client, End, Error, Event, SettleError, Stop, Worker, settle, settle_and_give_back};
 
 use crate::server::Server;
 use crate::{Site, is_alive, worker_process};
@@ -163,7 +163,7 @@ async fn a_worker_that_is_dropped_takes_its_jobs_with_it_and_the_next_one_gives_
     let again = Worker::run(site.options(&server), Stop::never(), |_| {}).await;
     assert!(matches!(again, Err(Error::Launch(_))), "not before it is settled");
 
-    let client = Client::new(&server.url(), None).unwrap();
+    let client = Client::new(&server.url(), &Access::default()).unwrap();
     server.book().away = true;
     let settled = settle_and_give_back(&journal, &client).await;
     assert!(matches!(settled, Err(SettleError::GiveBack(_))), "{settled:?}");
