@@ -222,9 +222,9 @@ impl Machine {
         self.open.job_in_bulk(row);
         let workflow = self.dirty(row.workflow);
         workflow.waiting.disown(&before, row.state);
-        let counts = &mut workflow.row.counts;
-        counts[was as usize] -= 1;
-        counts[row.state as usize] += 1;
+        workflow.progress.note(was, row.state);
+        workflow.row.counts[was as usize] -= 1;
+        workflow.row.counts[row.state as usize] += 1;
     }
 
     /// A job that goes for good.
