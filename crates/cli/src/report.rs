@@ -87,7 +87,7 @@ impl Report {
         took: Duration,
     ) -> anyhow::Result<Report> {
         let model: WorkflowModel = client.get(&format!("/workflows/{workflow}")).await?;
-        let status: WorkflowStatusResponse = client.get(&format!("/workflows/{workflow}/status")).await?;
+        let status: WorkflowStatusResponse = client.get(&format!("/workflows/{workflow}/status?times=false")).await?;
         let run_id = model.run_id.unwrap_or_default();
         let mut failed_jobs = Vec::new();
         for status in [JobStatus::Failed, JobStatus::Terminated, JobStatus::PendingFailed] {

@@ -29,7 +29,7 @@ pub async fn worker(
 ) -> anyhow::Result<Watched> {
     let mut signals = Signals::listen().context("signals cannot be heard")?;
     let (stopper, stop) = Stop::channel();
-    let status = format!("/workflows/{}/status", options.workflow_id);
+    let status = format!("/workflows/{}/status?times=false", options.workflow_id);
     let mut working = spawn(options, stop, Arc::clone(progress));
     let mut interrupts = 0;
     let mut server_gone = pin!(server_gone);

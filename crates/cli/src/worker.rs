@@ -72,7 +72,7 @@ async fn newest_unfinished(client: &Client) -> anyhow::Result<i64> {
     let page: ListWorkflowsResponse = client.get("/workflows?limit=1000&reverse_sort=true&is_archived=false").await?;
     for model in page.items {
         let id = model.id.context("a workflow has an id")?;
-        let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status")).await?;
+        let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status?times=false")).await?;
         if !status.is_complete {
             return Ok(id);
         }

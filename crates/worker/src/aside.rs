@@ -272,7 +272,7 @@ impl Aside {
     }
 
     pub async fn workflow_status(&self) -> Result<WorkflowStatusResponse, CallError> {
-        let path = format!("/workflows/{}/status", self.workflow_id);
+        let path = format!("/workflows/{}/status?times=false", self.workflow_id);
         self.insist(|| self.client.get(&path)).await
     }
 

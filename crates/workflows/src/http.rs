@@ -92,7 +92,15 @@ pub(crate) struct Call<'a> {
     pub body: Bytes,
 }
 
+/// Who does what is asked for without a name, in torc's word.
+const NOBODY: &str = "anonymous";
+
 impl<'a> Call<'a> {
+    /// The name of who sent it.
+    pub fn user_name(&self) -> &'a str {
+        self.user.map_or(NOBODY, User::name)
+    }
+
     /// The body as JSON of this type. Types are strict: `"1"` and `1.0` are no integers.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Fault> {
         let is_json = |value: &HeaderValue| {

@@ -62,7 +62,7 @@ impl Server {
 
     /// `None` if the workflow was deleted meanwhile.
     async fn view(&self, model: &WorkflowModel) -> anyhow::Result<Option<WorkflowView>> {
-        let path = format!("/workflows/{}/status", model.id.unwrap_or_default());
+        let path = format!("/workflows/{}/status?times=false", model.id.unwrap_or_default());
         let status: Option<WorkflowStatusResponse> = if_there(self.client.get(&path).await)?;
         Ok(status.map(|status| view(model, status.jobs_by_status, status.is_complete)))
     }

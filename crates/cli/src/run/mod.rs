@@ -64,7 +64,7 @@ async fn work(
     began: Instant,
 ) -> anyhow::Result<Report> {
     let id = plan.workflow_id;
-    let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status")).await?;
+    let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status?times=false")).await?;
     announce(progress, plan, &status);
     let summary = if status.is_complete {
         None

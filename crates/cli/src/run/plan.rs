@@ -57,7 +57,7 @@ pub async fn plan(client: &Client, workflow: &Workflow, source: &Source, wish: W
     let was_canceled = found.is_canceled == Some(true);
     let taken_back = if was_canceled { 0 } else { take_back(client, id, found.run_id.unwrap_or_default()).await? };
     let retried = if wish.retry_failed { retry_failed(client, id).await? } else { 0 };
-    let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status")).await?;
+    let status: WorkflowStatusResponse = client.get(&format!("/workflows/{id}/status?times=false")).await?;
     if status.jobs_by_status.uninitialized > 0 {
         create::initialize(client, id, true).await?;
     }
@@ -115,7 +115,7 @@ async fn take_back(client: &Client, workflow: i64, run: i64) -> anyhow::Result<u
 
 /// A new run, in which jobs that failed, and all that hangs on them, begin anew.
 async fn retry_failed(client: &Client, workflow: i64) -> anyhow::Result<i64> {
-    let status: WorkflowStatusResponse = client.get(&format!("/workflows/{workflow}/status")).await?;
+    let status: WorkflowStatusResponse = client.get(&format!("/workflows/{workflow}/status?times=false")).await?;
     let counts = &status.jobs_by_status;
     if counts.failed + counts.canceled + counts.terminated + counts.pending_failed == 0 && !status.is_canceled {
         return Ok(0);

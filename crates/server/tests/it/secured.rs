@@ -53,6 +53,16 @@ async fn who_is_not_known_is_refused_everywhere_and_who_is_owns_what_he_creates(
     send(&mut stream, &create_as("authorization: Basic YWRhOnNlY3JldA==\r\n")).await;
     let created = receive(&mut stream).await;
     assert!(created.starts_with("HTTP/1.1 200") && created.contains(r#""user":"ada""#), "{created}");
+    for request in ["POST /torc-service/v1/workflows/1/reset_status", "GET /torc-service/v1/events?workflow_id=1"] {
+        let ada = "authorization: Basic YWRhOnNlY3JldA==\r\n";
+        send(&mut stream, &format!("{request} HTTP/1.1\r\nhost: x\r\n{ada}content-length: 0\r\n\r\n")).await;
+        let answered = receive(&mut stream).await;
+        assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+        assert!(
+            request.starts_with("POST") || answered.contains(r#""user":"ada""#),
+            "what was done has its doer: {answered}"
+        );
+    }
     assert!(server.stop(PATIENCE).await);
 }
 

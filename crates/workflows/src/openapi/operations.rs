@@ -45,7 +45,9 @@ fn workflows() -> Vec<Operation> {
             .gives::<WorkflowModel>(),
         delete("/workflows/{id}", "delete_workflow", "Deletes a workflow and everything of it")
             .gives::<WorkflowModel>(),
-        get("/workflows/{id}/status", "get_workflow_status", "How far it is").gives::<WorkflowStatusResponse>(),
+        get("/workflows/{id}/status", "get_workflow_status", "How far it is")
+            .takes_ours(Flag, &["times"])
+            .gives::<WorkflowStatusResponse>(),
         get("/workflows/{id}/is_complete", "is_workflow_complete", "Whether it is at its end")
             .gives::<IsCompleteResponse>(),
         get("/workflows/{id}/is_uninitialized", "is_workflow_uninitialized", "Whether nothing has begun")

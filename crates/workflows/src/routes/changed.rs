@@ -77,6 +77,7 @@ pub(super) async fn process(door: &Door, workflow: i64, call: &Call<'_>) -> Repl
     if !dry_run && !jobs.is_empty() {
         let said = user_action(
             door,
+            call,
             workflow,
             "process_changed_job_inputs",
             serde_json::json!({"workflow_id": workflow, "reinitialized_jobs": jobs.len()}),

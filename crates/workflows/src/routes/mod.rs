@@ -340,7 +340,7 @@ async fn of_workflow(
 ) -> Reply {
     let (post, put, get) = (method == Method::POST, method == Method::PUT, method == Method::GET);
     match rest {
-        ["status"] if get => status::status(door, id).await,
+        ["status"] if get => status::status(door, id, call).await,
         ["is_complete"] if get => status::is_complete(door, id).await,
         ["is_uninitialized"] if get => status::is_uninitialized(door, id).await,
         ["active_task"] if get => workflows::active_task(door, id).await,

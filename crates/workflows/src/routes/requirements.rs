@@ -99,7 +99,7 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
         "memory": model.memory,
         "runtime": model.runtime,
     });
-    let said = user_action(door, workflow, "update_resource_requirements", said)?;
+    let said = user_action(door, call, workflow, "update_resource_requirements", said)?;
     let command = Command::UpdateRequirement {
         workflow: WorkflowId(workflow),
         id: RequirementId(id),

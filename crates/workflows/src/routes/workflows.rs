@@ -28,9 +28,6 @@ use crate::routes::{actions, changed, unexpected};
 use crate::rows::{self, write_int};
 use crate::tasks::{self, Begun};
 
-/// Who does what is asked for without a name.
-const USER: &str = "anonymous";
-
 /// Fields of torc's update; all others of the model are fixed at the creation or change otherwise.
 const UPDATED: [&str; 14] = [
     "name",
@@ -230,14 +227,14 @@ pub(super) async fn cancel(door: &Door, id: i64) -> Reply {
 
 pub(super) async fn archive(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let archived = call.json::<ArchiveWorkflowRequest>()?.is_archived;
-    let said = user_action(door, id, "archive_workflow", json!({"workflow_id": id, "is_archived": archived}))?;
+    let said = user_action(door, call, id, "archive_workflow", json!({"workflow_id": id, "is_archived": archived}))?;
     done(door, with(vec![said], Command::ArchiveWorkflow { workflow: WorkflowId(id), archived })).await?;
     get(door, id).await
 }
 
 pub(super) async fn reset_status(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let force = call.params().flag("force")?;
-    let said = user_action(door, id, "reset_workflow_status", json!({"workflow_id": id, "force": force}))?;
+    let said = user_action(door, call, id, "reset_workflow_status", json!({"workflow_id": id, "force": force}))?;
     match door.engine().call(with(vec![said], Command::NewRun { workflow: WorkflowId(id), force })).await? {
         Answer::Count(_) => get(door, id).await,
         other => Err(unexpected(&other)),
@@ -246,7 +243,7 @@ pub(super) async fn reset_status(door: &Door, id: i64, call: &Call<'_>) -> Reply
 
 pub(super) async fn reset_job_status(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let failed_only = call.params().flag("failed_only")?;
-    let said = user_action(door, id, "reset_job_status", json!({"workflow_id": id, "failed_only": failed_only}))?;
+    let said = user_action(door, call, id, "reset_job_status", json!({"workflow_id": id, "failed_only": failed_only}))?;
     let command = with(vec![said], Command::ResetJobs { workflow: WorkflowId(id), failed_only });
     let updated_count = match door.engine().call(command).await? {
         Answer::Count(count) => count,
@@ -268,13 +265,14 @@ pub(super) async fn initialize_jobs(door: &Door, id: i64, call: &Call<'_>) -> Re
     // torc takes it and does nothing with it.
     params.flag("clear_ephemeral_user_data")?;
     if !params.flag("async")? {
-        initialize(door, id, only_drafts, None).await?;
+        initialize(door, id, only_drafts, None, call.user_name()).await?;
         return Ok(http::ok_json(&MessageResponse { message: "Initialized job status".to_owned() }));
     }
     door.look(move |reader| exists(reader, id)).await?;
     let task = match tasks::begin(door, id, only_drafts).await? {
         Begun::New(task) => {
-            let mut running = tokio::spawn(carry_out(door.clone(), task.clone(), only_drafts));
+            let mut running =
+                tokio::spawn(carry_out(door.clone(), task.clone(), only_drafts, call.user_name().to_owned()));
             let wait = Duration::from_millis(door.options().task_wait_ms);
             match tokio::time::timeout(wait, &mut running).await {
                 Ok(Ok(())) => stored_task(door, task.id).await?,
@@ -301,8 +299,8 @@ pub(super) async fn initialize_jobs(door: &Door, id: i64, call: &Call<'_>) -> Re
 }
 
 /// Does what a task is for, and stores what became of it.
-async fn carry_out(door: Door, task: TaskModel, only_drafts: bool) {
-    let done = initialize(&door, task.workflow_id, only_drafts, Some(task.id)).await;
+async fn carry_out(door: Door, task: TaskModel, only_drafts: bool, user: String) {
+    let done = initialize(&door, task.workflow_id, only_drafts, Some(task.id), &user).await;
     let error = done.err().map(|fault| fault.message().to_owned());
     if let Some(error) = &error
         && let Err(fault) = tasks::fail(&door, task.id, error).await
@@ -317,7 +315,7 @@ async fn carry_out(door: Door, task: TaskModel, only_drafts: bool) {
         "task_id": task.id,
         "operation": task.operation,
         "status": status,
-        "user": USER,
+        "user": user,
         "message": format!("task {} {status}", task.id),
     });
     if let Some(error) = error {
@@ -327,7 +325,7 @@ async fn carry_out(door: Door, task: TaskModel, only_drafts: bool) {
 }
 
 /// Initializes; a task that it is done for ends with it.
-async fn initialize(door: &Door, id: i64, only_drafts: bool, task: Option<i64>) -> Result<(), Fault> {
+async fn initialize(door: &Door, id: i64, only_drafts: bool, task: Option<i64>, user: &str) -> Result<(), Fault> {
     let mut statements = door.look(move |reader| changed::forget(reader, id)).await?;
     statements.extend(task.map(|task| tasks::ended(door, task, None)));
     done(door, with(statements, Command::Initialize { workflow: WorkflowId(id), only_drafts })).await?;
@@ -337,7 +335,7 @@ async fn initialize(door: &Door, id: i64, only_drafts: bool, task: Option<i64>) 
     let said = json!({
         "category": "workflow",
         "type": kind,
-        "user": USER,
+        "user": user,
         "message": format!("{} workflow {id}", kind.replace('_', " ")),
     });
     door.hub().tell(door.engine().now(), id, kind, Severity::Info, said);
@@ -384,10 +382,16 @@ pub(super) fn with(statements: Vec<Statement>, command: Command) -> Command {
 }
 
 /// Writes down what a user did, as torc does.
-pub(super) fn user_action(door: &Door, workflow: i64, action: &str, mut said: Json) -> Result<Statement, Fault> {
+pub(super) fn user_action(
+    door: &Door,
+    call: &Call<'_>,
+    workflow: i64,
+    action: &str,
+    mut said: Json,
+) -> Result<Statement, Fault> {
     said["category"] = json!("user_action");
     said["action"] = json!(action);
-    said["user"] = json!(USER);
+    said["user"] = json!(call.user_name());
     event(door, workflow, said)
 }
 

@@ -85,6 +85,8 @@ async fn a_diamond_runs_from_its_creation_to_its_end() {
     assert_eq!((&status["total_jobs"], &status["is_complete"]), (&json!(5), &json!(true)));
     assert_eq!((&status["jobs_by_status"]["completed"], &status["total_exec_time_minutes"]), (&json!(5), &json!(2.5)));
     assert_eq!((&status["walltime_seconds"], &status["active_compute_nodes"]), (&json!(30.0), &json!(1)));
+    let counts = world.get(&format!("/workflows/{w}/status?times=false")).await;
+    assert_eq!((&counts["jobs_by_status"], counts.get("walltime_seconds")), (&status["jobs_by_status"], None));
     let edges = world.get(&format!("/workflows/{w}/job_dependencies")).await;
     assert_eq!(edges["total_count"], 5);
     assert_eq!(edges["items"][0]["depends_on_job_name"], "pre");
