@@ -28,7 +28,7 @@ pub fn run() -> anyhow::Result<()> {
     // The rest of it builds torc's command line: `cargo xtask compat`.
     crate::compat::run(crate::compat::Part::Client)?;
     crate::sim::run("0..30000")?;
-    crate::crash::run(4, 1, crate::server::Profile::Dev)?;
+    crate::crash::run(&crate::crash::Plan::of(4), crate::server::Profile::Dev)?;
     crate::schema::run(2, 1, crate::server::Profile::Dev)?;
     println!("all good");
     Ok(())

@@ -1,6 +1,6 @@
 //! kill -9 at random moments, under load, over HTTP; and an auditor that recorded every answer.
 //!
-//! Clients create jobs in a workflow that goes on, claim, start and complete them. A client whose
+//! Runners claim, start and complete jobs of a workflow that goes on, and some create them. One whose
 //! server is killed goes on with what it was told as soon as there is a server again. At the end:
 //! every acknowledged job is there; every acknowledged claim went to one client only; every
 //! acknowledged outcome stands, once, and nothing took a newer state back; and what is left can be
@@ -20,9 +20,14 @@ use tokio::task::LocalSet;
 use crate::http::Http;
 use crate::server::{AGAIN, Profile, Server, build, runtime};
 
-const CLIENTS: usize = 16;
-/// Jobs of one creation.
-const CREATED_AT_ONCE: usize = 20;
+/// So many runners also create jobs.
+const CREATORS: u64 = 16;
+/// How long a claim waits for a job, so that idle runners are no load.
+const WAIT_MS: u64 = 1_000;
+/// A server is killed only once it has accepted an outcome, or after this long.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+/// Rows of one page of a list.
+const PAGE: u64 = 100_000;
 
 /// What the outside was told.
 #[derive(Default)]
@@ -47,20 +52,41 @@ struct World {
     boot: Cell<u32>,
     /// What is answered may be taken back: `memory`.
     may_repeat: bool,
+    runners: u64,
+    /// Counts the creations, and those of them that an initialize was answered after.
+    created: Cell<u64>,
+    initialized: Cell<u64>,
     workflow: i64,
     node: i64,
     stop: RefCell<bool>,
 }
 
-pub fn run(kills: u32, seed: u64, profile: Profile) -> anyhow::Result<()> {
+/// What is to be done to a server.
+pub struct Plan {
+    pub durabilities: Vec<String>,
+    /// In each mode.
+    pub kills: u32,
+    pub runners: u64,
+    pub seed: u64,
+}
+
+impl Plan {
+    /// So many kills in each mode, with few runners.
+    pub fn of(kills: u32) -> Plan {
+        Plan { durabilities: ["power", "process", "memory"].map(str::to_owned).to_vec(), kills, runners: 16, seed: 1 }
+    }
+}
+
+pub fn run(plan: &Plan, profile: Profile) -> anyhow::Result<()> {
     let binary = build(profile)?;
-    for durability in ["power", "process", "memory"] {
+    let Plan { durabilities, kills, runners, .. } = plan;
+    for durability in durabilities {
         let start = Instant::now();
         let scratch = tempfile::tempdir()?;
         let db = scratch.path().join("crash.db");
-        let heard = LocalSet::new().block_on(&runtime()?, history(&binary, &db, durability, kills, seed))?;
+        let heard = LocalSet::new().block_on(&runtime()?, history(&binary, &db, durability, plan))?;
         println!(
-            "crash {durability}: {kills} kills, {} requests, {} jobs created, {} claims, {} outcomes, nothing lost, \
+            "crash {durability}: {kills} kills, {runners} runners, {} requests, {} jobs created, {} claims, {} outcomes, nothing lost, \
              {} claims twice ({:.0} s)",
             heard.requests,
             heard.created.len(),
@@ -84,6 +110,18 @@ pub fn power_cuts(cuts: u32, seed: u64) -> anyhow::Result<()> {
 struct Moments(u64);
 
 impl World {
+    /// Whether there are fewer jobs to do than some for each runner.
+    fn lacks_jobs(&self) -> bool {
+        let heard = self.heard.borrow();
+        let left = heard.created.len().saturating_sub(heard.completed.len());
+        left < usize::try_from(self.runners.max(100)).unwrap_or(usize::MAX)
+    }
+
+    /// Jobs were created, and a kill came before they were made ready.
+    fn has_drafts(&self) -> bool {
+        self.initialized.get() < self.created.get()
+    }
+
     fn was_given_twice(&self, id: i64, attempt: i64) -> bool {
         self.heard.borrow().claimed.get(&(id, attempt)).is_some_and(|boots| boots.len() > 1)
     }
@@ -100,8 +138,7 @@ async fn history(
     binary: &std::path::Path,
     db: &std::path::Path,
     durability: &str,
-    kills: u32,
-    seed: u64,
+    plan: &Plan,
 ) -> anyhow::Result<Heard> {
     let mut server = Server::start(binary, db, durability)?;
     let mut http = Http::connect(server.address).await?;
@@ -124,15 +161,19 @@ async fn history(
         address: RefCell::new(Some(server.address)),
         boot: Cell::new(0),
         may_repeat: durability == "memory",
+        runners: plan.runners,
+        created: Cell::new(0),
+        initialized: Cell::new(0),
         workflow,
         node,
         stop: RefCell::new(false),
     });
     let clients: Vec<_> =
-        (0..CLIENTS as u64).map(|client| tokio::task::spawn_local(work(world.clone(), client))).collect();
+        (0..plan.runners).map(|client| tokio::task::spawn_local(work(world.clone(), client))).collect();
 
-    let mut moments = Moments(seed);
-    for _ in 0..kills {
+    let mut moments = Moments(plan.seed);
+    for _ in 0..plan.kills {
+        until_busy(&world).await;
         tokio::time::sleep(Duration::from_micros(20_000 + moments.next(300_000))).await;
         world.address.replace(None);
         server.kill()?;
@@ -140,7 +181,7 @@ async fn history(
         world.boot.set(world.boot.get() + 1);
         world.address.replace(Some(server.address));
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until_busy(&world).await;
     world.stop.replace(true);
     for client in clients {
         client.await?;
@@ -151,18 +192,27 @@ async fn history(
     Ok(heard)
 }
 
-/// One client: creates now and then, else claims, starts and completes.
-async fn work(world: Rc<World>, mut turn: u64) {
+/// Waits until this server has accepted an outcome.
+async fn until_busy(world: &World) {
+    let (before, since) = (world.heard.borrow().completed.len(), Instant::now());
+    while world.heard.borrow().completed.len() == before && since.elapsed() < IDLE_MAX {
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// One runner: creates now and then, else claims, starts and completes.
+async fn work(world: Rc<World>, client: u64) {
+    let mut turn = client;
     while !*world.stop.borrow() {
         let boot = world.boot.get();
         let Some(mut http) = connect(&world).await else { continue };
         // An error means that the server is gone: what was not heard is not known.
         while !*world.stop.borrow() {
             turn += 1;
-            let done = if turn.is_multiple_of(7) {
+            let done = if client < CREATORS && turn.is_multiple_of(7) && (world.lacks_jobs() || world.has_drafts()) {
                 create(&world, &mut http).await
             } else {
-                one_job(&world, &mut http, boot).await.map(drop)
+                one_job(&world, &mut http, boot, WAIT_MS).await.map(drop)
             };
             if done.is_err() {
                 break;
@@ -198,33 +248,38 @@ async fn ask(
 }
 
 async fn create(world: &World, http: &mut Http) -> anyhow::Result<()> {
-    let jobs: Vec<Value> = (0..CREATED_AT_ONCE)
-        .map(|n| json!({"workflow_id": world.workflow, "name": format!("job{n}"), "command": "true"}))
-        .collect();
-    let (status, answer) = ask(world, http, "POST", "/bulk_jobs", Some(json!({"jobs": jobs}))).await?;
-    if status == 200 {
-        let ids = answer["jobs"].as_array().into_iter().flatten().filter_map(|job| job["id"].as_i64());
-        world.heard.borrow_mut().created.extend(ids);
-    } else {
-        world.heard.borrow_mut().faults.push(format!("a creation was answered {status}: {answer}"));
+    if world.lacks_jobs() {
+        let jobs: Vec<Value> = (0..(world.runners / CREATORS).max(20))
+            .map(|n| json!({"workflow_id": world.workflow, "name": format!("job{n}"), "command": "true"}))
+            .collect();
+        world.created.set(world.created.get() + 1);
+        let (status, answer) = ask(world, http, "POST", "/bulk_jobs", Some(json!({"jobs": jobs}))).await?;
+        if status == 200 {
+            let ids = answer["jobs"].as_array().into_iter().flatten().filter_map(|job| job["id"].as_i64());
+            world.heard.borrow_mut().created.extend(ids);
+        } else {
+            world.heard.borrow_mut().faults.push(format!("a creation was answered {status}: {answer}"));
+        }
     }
+    let created = world.created.get();
     let path = format!("/workflows/{}/initialize_jobs?only_uninitialized=true", world.workflow);
     let (status, answer) = ask(world, http, "POST", &path, None).await?;
-    if status != 200 {
+    if status == 200 {
+        world.initialized.set(world.initialized.get().max(created));
+    } else {
         world.heard.borrow_mut().faults.push(format!("initialize was answered {status}: {answer}"));
     }
     Ok(())
 }
 
 /// Whether there was a job.
-async fn one_job(world: &World, http: &mut Http, boot: u32) -> anyhow::Result<bool> {
-    let path = format!("/workflows/{}/claim_next_jobs?limit=1", world.workflow);
+async fn one_job(world: &World, http: &mut Http, boot: u32, wait_ms: u64) -> anyhow::Result<bool> {
+    let path = format!("/workflows/{}/claim_next_jobs?limit=1&wait_ms={wait_ms}", world.workflow);
     let (status, answer) = ask(world, http, "POST", &path, None).await?;
     if status != 200 {
         world.heard.borrow_mut().faults.push(format!("a claim was answered {status}: {answer}"));
     }
     let Some(job) = answer["jobs"].as_array().and_then(|jobs| jobs.first()).cloned() else {
-        tokio::time::sleep(AGAIN).await;
         return Ok(false);
     };
     let id = job["id"].as_i64().context("a claimed job has an id")?;
@@ -249,19 +304,43 @@ async fn see(world: &World, http: &mut Http, id: i64, attempt: i64) -> anyhow::R
     Ok(())
 }
 
-/// What no client has any more is given back and done.
-async fn work_off(world: &World) -> anyhow::Result<()> {
+/// What no runner has any more is given back and done.
+async fn work_off(world: &Rc<World>) -> anyhow::Result<()> {
     let address = world.address.borrow().context("the last server is not killed")?;
     let mut http = Http::connect(address).await?;
     for status in ["pending", "running"] {
-        let path = format!("/jobs?workflow_id={}&status={status}&limit=100000", world.workflow);
-        let held = http.call("GET", &path, None).await?;
-        for id in held["items"].as_array().into_iter().flatten().filter_map(|job| job["id"].as_i64()) {
+        for job in list(&mut http, &format!("/jobs?workflow_id={}&status={status}", world.workflow)).await? {
+            let id = job["id"].as_i64().context("a job has an id")?;
             http.call("POST", &format!("/jobs/{id}/retry/1?max_retries=1000000"), None).await?;
         }
     }
-    while one_job(world, &mut http, world.boot.get()).await? {}
+    let workers: Vec<_> = (0..world.runners.min(256))
+        .map(|_| {
+            let world = world.clone();
+            tokio::task::spawn_local(async move {
+                let mut http = Http::connect(address).await?;
+                while one_job(&world, &mut http, world.boot.get(), 0).await? {}
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await??;
+    }
     Ok(())
+}
+
+/// All items of a list.
+async fn list(http: &mut Http, path: &str) -> anyhow::Result<Vec<Value>> {
+    let mut items = Vec::new();
+    loop {
+        let mut page = http.call("GET", &format!("{path}&limit={PAGE}&offset={}", items.len()), None).await?;
+        let found = page["items"].as_array_mut().context("a list has items")?;
+        items.append(found);
+        if page["has_more"] != true {
+            return Ok(items);
+        }
+    }
 }
 
 /// Start, then complete; over new connections as often as the server goes away.
@@ -339,16 +418,14 @@ async fn audit(heard: &Heard, address: SocketAddr, world: &World) -> anyhow::Res
     let workflow = world.workflow;
     let mut faults = heard.faults.clone();
     let mut http = Http::connect(address).await?;
-    let jobs = http.call("GET", &format!("/jobs?workflow_id={workflow}&limit=100000"), None).await?;
-    let jobs = jobs["items"].as_array().context("a list of jobs")?;
+    let jobs = list(&mut http, &format!("/jobs?workflow_id={workflow}")).await?;
     let states: BTreeMap<i64, (&str, i64)> = jobs
         .iter()
         .filter_map(|job| Some((job["id"].as_i64()?, (job["status"].as_str()?, job["attempt_id"].as_i64()?))))
         .collect();
-    let results =
-        http.call("GET", &format!("/results?workflow_id={workflow}&all_runs=true&limit=100000"), None).await?;
+    let results = list(&mut http, &format!("/results?workflow_id={workflow}&all_runs=true")).await?;
     let mut stored: BTreeMap<(i64, i64), Vec<i64>> = BTreeMap::new();
-    for result in results["items"].as_array().context("a list of results")? {
+    for result in &results {
         let key = (result["job_id"].as_i64().unwrap_or(0), result["attempt_id"].as_i64().unwrap_or(0));
         stored.entry(key).or_default().push(result["return_code"].as_i64().unwrap_or(-1));
     }

@@ -41,6 +41,12 @@ enum Command {
         /// How many kills in each mode.
         #[arg(long, default_value_t = 50)]
         kills: u32,
+        /// How many runners there are. A few of them also create jobs.
+        #[arg(long, default_value_t = 16)]
+        runners: u64,
+        /// In which modes.
+        #[arg(long, value_delimiter = ',', default_value = "power,process,memory")]
+        durability: Vec<String>,
         /// Where the random moments come from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -78,7 +84,9 @@ fn main() -> anyhow::Result<()> {
         Command::Ci => ci::run(),
         Command::Compat { part } => compat::run(part),
         Command::Sim { seeds } => sim::run(&seeds),
-        Command::Crash { kills, seed } => crash::run(kills, seed, server::Profile::Release),
+        Command::Crash { kills, runners, durability: durabilities, seed } => {
+            crash::run(&crash::Plan { durabilities, kills, runners, seed }, server::Profile::Release)
+        }
         Command::PowerCuts { cuts, seed } => crash::power_cuts(cuts, seed),
         Command::Schema { cases, seed } => schema::run(cases, seed, server::Profile::Dev),
         Command::Bench { what } => bench::run(what),
