@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::catalog::{Row, Statement, StatementOutcome, Table};
 use crate::claim::Needs;
+use crate::graph::Edges;
 use crate::ids::{JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, WorkflowId};
 use crate::job::{JobRow, Payload, RelationKind};
 use crate::lane::LabelSet;
@@ -32,8 +33,8 @@ pub struct Batch {
     pub jobs: Vec<JobWrite>,
     /// What is written once of a job; replaced where the job has one.
     pub details: Vec<JobDetail>,
-    /// (job, the job it depends on). One that is there already stays.
-    pub edges: Vec<(JobId, JobId)>,
+    /// Those that are there already stay.
+    pub edges: Edges,
     pub relations: Vec<(JobId, RelationKind, i64)>,
     /// Rows of tables that are only ever added to: results and events.
     pub appends: Vec<(Table, Row)>,
@@ -148,7 +149,9 @@ impl Batch {
             + self.lanes.len()
             + self.requirements.len()
             + self.jobs.len()
-            + self.edges.len()
+            + self.edges.direct.len()
+            + self.edges.barriers.len()
+            + self.edges.members.len()
             + self.relations.len()
             + self.leases.len()
             + self.appends.len()

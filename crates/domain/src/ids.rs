@@ -21,6 +21,8 @@ ids! {
     JobId
     /// A workflow: the owner of jobs, lanes and catalog rows.
     WorkflowId
+    /// Where jobs wait that depend on the same others. Named after the first of them, so never twice.
+    BarrierId
     /// A resource requirement of a workflow.
     RequirementId
     /// A lane: ready jobs that are interchangeable to a claimant.

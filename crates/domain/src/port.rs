@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::batch::{Batch, LaneRow, LeaseRow, Outcomes, Sequence, WorkflowRow};
 use crate::catalog::{Paging, Query, Row, Table};
 use crate::claim::Needs;
+use crate::graph::Edges;
 use crate::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload, RelationKind};
 use crate::lane::OrderKey;
@@ -122,8 +123,8 @@ pub struct WorkflowRows {
 pub struct GraphRows {
     /// In the order of their ids.
     pub jobs: Vec<JobRow>,
-    /// Stored edges: (job, the job it depends on).
-    pub edges: Vec<(JobId, JobId)>,
+    /// Those that are stored.
+    pub edges: Edges,
     /// Edges that files and user data imply (who reads depends on who writes), stored or not, none
     /// from a job to itself, each once.
     pub implied: Vec<(JobId, JobId)>,

@@ -132,6 +132,7 @@ impl Clients {
         // New drafts are to be initialized, too.
         known.is_initialized = false;
         let files = &mut self.files;
+        let mut as_before = Vec::new();
         let jobs = (0..random.between(1, plan.jobs_per_batch as i64)).map(|_| {
             let mut depends_on = Vec::new();
             if plan.edges {
@@ -141,6 +142,11 @@ impl Clients {
                 if random.chance(1, 60) {
                     depends_on.push(JobId(1_000_000 + random.between(1, 40)));
                 }
+                // Some wait together.
+                if random.chance(1, 3) {
+                    depends_on.clone_from(&as_before);
+                }
+                as_before.clone_from(&depends_on);
             }
             let mut relations = Vec::new();
             if plan.files && random.chance(1, 2) {

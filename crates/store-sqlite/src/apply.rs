@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use forebay_domain::batch::{Batch, JobWrite, LeaseRow, Outcomes};
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, TABLES, Table};
+use forebay_domain::graph::Edges;
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
 use forebay_domain::policy::Policy;
@@ -137,7 +138,7 @@ fn details(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
 }
 
 fn edges_and_relations(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
-    if batch.edges.is_empty() && batch.relations.is_empty() {
+    if batch.edges == Edges::default() && batch.relations.is_empty() {
         return Ok(());
     }
     let mut workflows: HashMap<JobId, WorkflowId> =
@@ -152,8 +153,16 @@ fn edges_and_relations(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
         Ok(found)
     };
     let mut new_edge = sql::NEW_EDGE.on(db)?;
-    for (job, on) in &batch.edges {
+    for (job, on) in &batch.edges.direct {
         new_edge.execute([workflow_of(*job)?, job.0, on.0])?;
+    }
+    let mut new_barrier = sql::NEW_BARRIER.on(db)?;
+    for (barrier, on) in &batch.edges.barriers {
+        new_barrier.execute([workflow_of(*on)?, barrier.0, on.0])?;
+    }
+    let mut new_member = sql::NEW_MEMBER.on(db)?;
+    for (job, barrier) in &batch.edges.members {
+        new_member.execute([workflow_of(*job)?, job.0, barrier.0])?;
     }
     let mut new_relation = sql::NEW_RELATION.on(db)?;
     for (job, kind, item) in &batch.relations {
@@ -250,12 +259,17 @@ fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
     for delete in [
         sql::DELETE_JOB_PREREQUISITES,
         sql::DELETE_JOB_DEPENDENTS,
+        sql::DELETE_BARRIER_PREREQUISITE,
         sql::DELETE_JOB_RELATIONS,
         sql::DELETE_JOB_RESULTS,
         sql::DELETE_JOB_DETAIL,
         sql::DELETE_JOB,
     ] {
         delete.on(db)?.execute([workflow, job.0])?;
+    }
+    let left: Option<i64> = sql::DELETE_MEMBER.on(db)?.query_row([workflow, job.0], |row| row.get(0)).optional()?;
+    if let Some(barrier) = left {
+        sql::DELETE_LEFT_BARRIER.on(db)?.execute([workflow, barrier])?;
     }
     Ok(())
 }

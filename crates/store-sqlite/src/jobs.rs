@@ -51,7 +51,8 @@ impl JobList {
         let mut add = |condition: &str, value: Bound| {
             filter.push_str(" AND ");
             filter.push_str(condition);
-            values.push(value);
+            // A value goes to each place that asks for it.
+            values.extend(condition.matches('?').map(|_| value.clone()));
         };
         if let Some(hidden) = hidden {
             add("j.id < ?", Bound::Integer(hidden.0));
@@ -70,7 +71,10 @@ impl JobList {
             add("j.node_id = ?", Bound::Integer(node.0));
         }
         if let Some(upstream) = upstream {
-            add("j.id IN (SELECT job_id FROM dependency WHERE depends_on = ?)", Bound::Integer(upstream.0));
+            let direct = "SELECT job_id FROM dependency WHERE depends_on = ?";
+            let waiting = "SELECT m.job_id FROM barrier b CROSS JOIN barrier_member m ON m.barrier_id = b.barrier_id \
+                           WHERE b.depends_on = ?";
+            add(&format!("j.id IN ({direct} UNION ALL {waiting})"), Bound::Integer(upstream.0));
         }
         if let Some(file) = needs_file {
             let kind = RelationKind::InputFile as i64;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Paging, Query, Row as CatalogRow, Table};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
+use forebay_domain::graph::Edges;
+use forebay_domain::ids::{BarrierId, JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::port::{
@@ -343,7 +344,11 @@ fn graph(db: &Connection, id: WorkflowId) -> rusqlite::Result<GraphRows> {
     implied.dedup();
     Ok(GraphRows {
         jobs: all(db, sql::WORKFLOW_JOBS, id, encode::job_row)?,
-        edges: all(db, sql::WORKFLOW_EDGES, id, pair)?,
+        edges: Edges {
+            direct: all(db, sql::WORKFLOW_EDGES, id, pair)?,
+            barriers: all(db, sql::WORKFLOW_BARRIERS, id, |row| Ok((BarrierId(row.get(0)?), JobId(row.get(1)?))))?,
+            members: all(db, sql::WORKFLOW_MEMBERS, id, |row| Ok((JobId(row.get(0)?), BarrierId(row.get(1)?))))?,
+        },
         implied,
     })
 }

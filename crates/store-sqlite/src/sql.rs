@@ -96,6 +96,8 @@ statements! {
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
     NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";
+    NEW_BARRIER = "INSERT OR IGNORE INTO barrier (workflow_id, barrier_id, depends_on) VALUES (?1, ?2, ?3)";
+    NEW_MEMBER = "INSERT OR IGNORE INTO barrier_member (workflow_id, job_id, barrier_id) VALUES (?1, ?2, ?3)";
     NEW_RELATION = "INSERT OR IGNORE INTO relation (workflow_id, job_id, kind, item) VALUES (?1, ?2, ?3, ?4)";
 
     LEASES = "SELECT workflow_id, node_id, lease_ms FROM lease";
@@ -107,6 +109,11 @@ statements! {
     DELETE_JOB_DETAIL = "DELETE FROM job_detail WHERE job_id = ?2 AND workflow_id = ?1";
     DELETE_JOB_PREREQUISITES = "DELETE FROM dependency WHERE workflow_id = ?1 AND job_id = ?2";
     DELETE_JOB_DEPENDENTS = "DELETE FROM dependency WHERE depends_on = ?2 AND workflow_id = ?1";
+    DELETE_BARRIER_PREREQUISITE = "DELETE FROM barrier WHERE depends_on = ?2 AND workflow_id = ?1";
+    DELETE_MEMBER = "DELETE FROM barrier_member WHERE workflow_id = ?1 AND job_id = ?2 RETURNING barrier_id";
+    DELETE_LEFT_BARRIER =
+        "DELETE FROM barrier WHERE workflow_id = ?1 AND barrier_id = ?2 \
+         AND NOT EXISTS (SELECT 1 FROM barrier_member m WHERE m.barrier_id = ?2)";
     DELETE_JOB_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1 AND job_id = ?2";
     DELETE_TIES = "DELETE FROM relation WHERE kind = ?1 AND item = ?2";
     DELETE_WORKFLOW_TIES = "DELETE FROM relation WHERE workflow_id = ?1 AND +kind = ?2";
@@ -158,6 +165,9 @@ statements! {
     WORKFLOW_JOBS = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.workflow_id = ?1 ORDER BY j.id");
     WORKFLOW_EDGES =
         "SELECT job_id, depends_on FROM dependency WHERE workflow_id = ?1 ORDER BY job_id, depends_on";
+    WORKFLOW_BARRIERS =
+        "SELECT barrier_id, depends_on FROM barrier WHERE workflow_id = ?1 ORDER BY barrier_id, depends_on";
+    WORKFLOW_MEMBERS = "SELECT job_id, barrier_id FROM barrier_member WHERE workflow_id = ?1 ORDER BY job_id";
     /// Who reads depends on who writes: kind 0 on kind 1 (files), 2 on 3 (user data).
     WORKFLOW_IMPLIED =
         "SELECT r.job_id, w.job_id FROM relation r CROSS JOIN relation w ON w.kind = r.kind + 1 AND w.item = r.item \
@@ -173,14 +183,28 @@ statements! {
     JOB_NAME = "SELECT name FROM job_detail WHERE job_id = ?1";
     JOB_PREREQUISITES =
         "SELECT d.depends_on FROM job j CROSS JOIN dependency d ON d.workflow_id = j.workflow_id AND d.job_id = j.id \
-         WHERE j.id = ?1 ORDER BY d.depends_on";
+         WHERE j.id = ?1 \
+         UNION ALL \
+         SELECT b.depends_on FROM job j \
+         CROSS JOIN barrier_member m ON m.workflow_id = j.workflow_id AND m.job_id = j.id \
+         CROSS JOIN barrier b ON b.workflow_id = m.workflow_id AND b.barrier_id = m.barrier_id \
+         WHERE j.id = ?1 ORDER BY 1";
     DEPENDENCIES =
         "SELECT d.job_id, a.name, d.depends_on, b.name \
          FROM (SELECT job_id, depends_on FROM dependency WHERE workflow_id = ?1 AND job_id < ?4 \
-               ORDER BY job_id, depends_on LIMIT ?2 OFFSET ?3) d \
+               UNION ALL \
+               SELECT m.job_id, b.depends_on FROM barrier_member m \
+               CROSS JOIN barrier b ON b.workflow_id = m.workflow_id AND b.barrier_id = m.barrier_id \
+               WHERE m.workflow_id = ?1 AND m.job_id < ?4 \
+               ORDER BY 1, 2 LIMIT ?2 OFFSET ?3) d \
          CROSS JOIN job_detail a ON a.job_id = d.job_id CROSS JOIN job_detail b ON b.job_id = d.depends_on \
          ORDER BY d.job_id, d.depends_on";
-    DEPENDENCIES_COUNT = "SELECT count(*) FROM dependency WHERE workflow_id = ?1 AND job_id < ?2";
+    DEPENDENCIES_COUNT =
+        "SELECT count(*) FROM (SELECT job_id FROM dependency WHERE workflow_id = ?1 AND job_id < ?2 \
+         UNION ALL \
+         SELECT m.job_id FROM barrier_member m \
+         CROSS JOIN barrier b ON b.workflow_id = m.workflow_id AND b.barrier_id = m.barrier_id \
+         WHERE m.workflow_id = ?1 AND m.job_id < ?2) d";
 }
 
 /// Those that read a whole table: a dozen rows and one for each worker at a start; a row for each

@@ -1,16 +1,16 @@
 //! Jobs and requirements as they are created, changed and deleted.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
-use super::marches::Bulk;
+use super::marches::{Bulk, Newborn};
 use super::{LaneKey, Machine, Step, Stop, Work, number};
 use crate::batch::{JobDetail, Sequence};
 use crate::catalog::{Row, Statement, Table, Value};
 use crate::claim::Needs;
 use crate::command::{Answer, JobChange, Rejection};
 use crate::graph::Graph;
-use crate::ids::{JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
+use crate::ids::{BarrierId, JobId, LaneId, Lsn, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow, NewJob};
 use crate::port::Read;
 use crate::state::JobState;
@@ -131,10 +131,12 @@ impl Machine {
             }
         }
         let born = if parent.is_some() { JobState::Blocked } else { JobState::Draft };
-        let jobs = jobs.into_iter().zip(lanes).collect();
+        let (shared, barriers) = barriers(first, &mut jobs);
+        let jobs = jobs.into_iter().zip(lanes).zip(shared);
+        let jobs = jobs.map(|((job, lane), barrier)| Newborn { job, lane, barrier }).collect();
         // Its graph is read anew when it is needed; loads wait for these jobs to be there.
         self.dirty(id).graph = None;
-        self.carry_out(id, Bulk::create(first, jobs, born))
+        self.carry_out(id, Bulk::create(first, jobs, barriers, born))
     }
 
     pub(super) fn update_job(&mut self, id: JobId, change: &mut JobChange) -> Step {
@@ -233,6 +235,7 @@ impl Machine {
     /// Puts the jobs of a change in bulk out of memory, where they are known as they were.
     pub(super) fn reload_lanes(&mut self, id: WorkflowId) {
         let lsn = self.open.lsn();
+        self.unslotted = lsn;
         let workflow = self.dirty(id);
         workflow.bulk = lsn;
         let lanes: Vec<LaneId> = workflow.lanes.values().copied().collect();
@@ -245,4 +248,23 @@ impl Machine {
         }
         self.wake_all(id);
     }
+}
+
+/// Of jobs that are created together, those that depend on the same others, on two or more, wait at one
+/// barrier: which one each job waits at, and what each barrier waits for.
+fn barriers(first: JobId, jobs: &mut [NewJob]) -> (Vec<Option<BarrierId>>, Vec<(BarrierId, JobId)>) {
+    for job in jobs.iter_mut() {
+        let mut on = core::mem::take(&mut job.depends_on).into_vec();
+        on.sort_unstable();
+        on.dedup();
+        job.depends_on = on.into();
+    }
+    let mut sets: BTreeMap<&[JobId], (BarrierId, usize)> = BTreeMap::new();
+    for (id, job) in (first.0..).zip(jobs.iter()).filter(|(_, job)| job.depends_on.len() > 1) {
+        sets.entry(&job.depends_on).or_insert((BarrierId(id), 0)).1 += 1;
+    }
+    sets.retain(|_, (_, members)| *members > 1);
+    let of_job = jobs.iter().map(|job| sets.get(&job.depends_on[..]).map(|(barrier, _)| *barrier)).collect();
+    let waits = sets.iter().flat_map(|(set, (barrier, _))| set.iter().map(|on| (*barrier, *on))).collect();
+    (of_job, waits)
 }

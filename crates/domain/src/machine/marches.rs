@@ -11,7 +11,7 @@ use super::{Machine, Step, Stop, Work};
 use crate::batch::{JobDetail, March};
 use crate::command::Answer;
 use crate::graph::Graph;
-use crate::ids::{JobId, LaneId, Timestamp, WorkflowId};
+use crate::ids::{BarrierId, JobId, LaneId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow, NewJob};
 use crate::plan::{Aim, Change, Changed};
 use crate::policy::Tries;
@@ -24,12 +24,32 @@ pub(super) struct Bulk {
     edges: vec::IntoIter<(JobId, JobId)>,
     rows: vec::IntoIter<Changed>,
     doomed: vec::IntoIter<JobRow>,
-    created: vec::IntoIter<(NewJob, LaneId)>,
+    created: vec::IntoIter<Newborn>,
     /// The id of the next one to be created.
     next: JobId,
+    /// What those wait for that wait at barriers. It comes behind them: whatever part of it is there, it
+    /// goes with the last who waits.
+    barriers: vec::IntoIter<(BarrierId, JobId)>,
     at_end: AtEnd,
     /// Whom to answer then; nobody while it is not known to march, or if it goes on after a crash.
     work: Option<Work>,
+}
+
+/// A job that is to be created.
+#[derive(Debug)]
+pub(super) struct Newborn {
+    pub job: NewJob,
+    pub lane: LaneId,
+    /// It waits there for what it depends on.
+    pub barrier: Option<BarrierId>,
+}
+
+impl Newborn {
+    /// How many rows it takes.
+    fn weight(&self) -> usize {
+        let waits = if self.barrier.is_some() { 1 } else { self.job.depends_on.len() };
+        1 + waits + self.job.relations.len()
+    }
 }
 
 /// What is so once all is written.
@@ -62,6 +82,7 @@ impl Bulk {
             doomed: Vec::new().into_iter(),
             created: Vec::new().into_iter(),
             next: JobId(0),
+            barriers: Vec::new().into_iter(),
             at_end,
             work: None,
         }
@@ -93,23 +114,24 @@ impl Bulk {
     }
 
     /// Of jobs that get the ids from `first` on: drafts, or blocked by the job that brought them forth.
-    pub fn create(first: JobId, jobs: Vec<(NewJob, LaneId)>, born: JobState) -> Bulk {
+    pub fn create(first: JobId, jobs: Vec<Newborn>, barriers: Vec<(BarrierId, JobId)>, born: JobState) -> Bulk {
         let mut bulk = Bulk::new(March::Create { from: first }, Answer::Created(first.0));
         bulk.at_end.created = (born, jobs.len() as i64);
-        bulk.at_end.has_edges = jobs.iter().any(|(job, _)| !job.depends_on.is_empty()).then_some(true);
+        bulk.at_end.has_edges = jobs.iter().any(|new| !new.job.depends_on.is_empty()).then_some(true);
         bulk.created = jobs.into_iter();
         bulk.next = first;
+        bulk.barriers = barriers.into_iter();
         bulk
     }
 
     /// About how many rows are still to be written.
     fn len(&self) -> usize {
-        let created: usize = self.created.as_slice().iter().map(|(job, _)| weight(job)).sum();
-        self.edges.len() + self.rows.len() + self.doomed.len() + created
+        let created: usize = self.created.as_slice().iter().map(Newborn::weight).sum();
+        self.edges.len() + self.rows.len() + self.doomed.len() + created + self.barriers.len()
     }
 
     fn is_done(&self) -> bool {
-        self.edges.len() + self.rows.len() + self.doomed.len() + self.created.len() == 0
+        self.edges.len() + self.rows.len() + self.doomed.len() + self.created.len() + self.barriers.len() == 0
     }
 }
 
@@ -183,11 +205,14 @@ impl Machine {
             left -= 1;
         }
         while left > 0
-            && let Some((job, lane)) = bulk.created.next()
+            && let Some(new) = bulk.created.next()
         {
-            left = left.saturating_sub(weight(&job));
-            self.insert(id, bulk.next, lane, job, bulk.at_end.created.0);
+            left = left.saturating_sub(new.weight());
+            self.insert(id, bulk.next, new, bulk.at_end.created.0);
             bulk.next.0 += 1;
+        }
+        for (barrier, prerequisite) in bulk.barriers.by_ref().take(left) {
+            self.open.barrier(barrier, prerequisite);
         }
         self.dirty(id).row.march = Some(bulk.kind);
     }
@@ -242,7 +267,8 @@ impl Machine {
         self.open.delete_job(row.id);
     }
 
-    fn insert(&mut self, workflow: WorkflowId, id: JobId, lane: LaneId, job: NewJob, born: JobState) {
+    fn insert(&mut self, workflow: WorkflowId, id: JobId, new: Newborn, born: JobState) {
+        let Newborn { job, lane, barrier } = new;
         let row = JobRow {
             id,
             workflow,
@@ -263,8 +289,9 @@ impl Machine {
             expires_at: job.expires_at,
         };
         self.open.new_job(row, JobDetail { job: id, workflow, name: job.name, payload: job.payload });
-        for prerequisite in job.depends_on {
-            self.open.edge(id, prerequisite);
+        match barrier {
+            Some(barrier) => self.open.member(id, barrier),
+            None => job.depends_on.iter().for_each(|prerequisite| self.open.edge(id, *prerequisite)),
         }
         for (kind, item) in job.relations {
             self.open.relation(id, kind, item);
@@ -292,9 +319,4 @@ impl March {
             March::Delete | March::Create { .. } => {}
         }
     }
-}
-
-/// How many rows a new job takes.
-fn weight(job: &NewJob) -> usize {
-    1 + job.depends_on.len() + job.relations.len()
 }

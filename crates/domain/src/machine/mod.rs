@@ -217,6 +217,8 @@ pub struct Machine {
     marches: VecDeque<(WorkflowId, marches::Bulk)>,
     /// The last batch that has a part of one.
     marched: Lsn,
+    /// The last batch with a change of a job that is not in memory any more.
+    unslotted: Lsn,
     /// The work that is being done re-arms what it changes.
     arming: bool,
     /// Bytes reserved for graphs by all workflows, in memory or not.
@@ -309,6 +311,7 @@ impl Machine {
             job_reads: Map::default(),
             marches: VecDeque::new(),
             marched: recovered.lsn,
+            unslotted: recovered.lsn,
             arming: false,
             graph_bytes: recovered.graph_bytes,
             parked: 0,
@@ -565,7 +568,7 @@ impl Machine {
             Scope::Workflow(id) => {
                 self.workflows.get(&id).map(|workflow| workflow.touched).or(self.deleted.get(&id).copied())
             }
-            Scope::Job(id) => self.slots.get(&id).map(|slot| slot.lsn),
+            Scope::Job(id) => Some(self.slots.get(&id).map_or(self.unslotted, |slot| slot.lsn)),
         };
         last.unwrap_or_default()
     }
@@ -756,6 +759,7 @@ impl Machine {
     }
 
     fn remove_slot(&mut self, id: JobId) {
+        self.unslotted = self.open.lsn();
         if self.slots.remove(&id).is_some_and(|slot| slot.kept) {
             self.held_kept -= 1;
         }

@@ -6,7 +6,7 @@ use super::{Map, Workflow};
 use crate::batch::{Batch, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
 use crate::catalog::{Row, Statement, Table};
 use crate::claim::Needs;
-use crate::ids::{JobId, Lsn, RequirementId, WorkflowId};
+use crate::ids::{BarrierId, JobId, Lsn, RequirementId, WorkflowId};
 use crate::job::{JobRow, RelationKind};
 
 /// Where a job's row stands among the jobs of the open batch.
@@ -129,7 +129,17 @@ impl OpenBatch {
     }
 
     pub fn edge(&mut self, job: JobId, prerequisite: JobId) {
-        self.batch.edges.push((job, prerequisite));
+        self.batch.edges.direct.push((job, prerequisite));
+        self.changes += 1;
+    }
+
+    pub fn barrier(&mut self, barrier: BarrierId, prerequisite: JobId) {
+        self.batch.edges.barriers.push((barrier, prerequisite));
+        self.changes += 1;
+    }
+
+    pub fn member(&mut self, job: JobId, barrier: BarrierId) {
+        self.batch.edges.members.push((job, barrier));
         self.changes += 1;
     }
 

@@ -7,7 +7,6 @@ use super::{Machine, Slot, Step, Stop, Trace};
 use crate::batch::Sequence;
 use crate::catalog::{Row, Statement, Table, Value};
 use crate::command::{Answer, Completion, Rejection, Report};
-use crate::graph::Place;
 use crate::ids::{JobId, NodeId, ResultId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
 use crate::policy::{OnEnd, Tries};
@@ -172,15 +171,10 @@ impl Machine {
             let Some(graph) = self.workflows.get_mut(&workflow).and_then(|owner| owner.graph.as_mut()) else { return };
             let Some(place) = graph.place(job) else { continue };
             let blamed = graph.flags(place).has(JobFlags::BLAMED);
-            let dependents: Vec<Place> = graph.dependents(place).to_vec();
-            let mut met = Vec::new();
-            for dependent in dependents {
-                graph.meet(dependent, blamed);
-                if graph.unmet(dependent) == 0 && graph.state(dependent) == JobState::Blocked {
-                    met.push((graph.row(dependent), graph.blamed(dependent) > 0));
-                }
-            }
-            for (row, blamed) in met {
+            let mut met = graph.meet(place, blamed);
+            met.retain(|dependent| graph.state(*dependent) == JobState::Blocked);
+            let met = met.into_iter().map(|dependent| (graph.row(dependent), graph.blamed(dependent)));
+            for (row, blamed) in met.collect::<Vec<_>>() {
                 self.load_row(row);
                 if blamed && row.flags.has(JobFlags::CANCEL_ON_FAILURE) {
                     let flag = |row: &mut JobRow| {
@@ -208,10 +202,8 @@ impl Machine {
         while let Some((job, was_blamed)) = again.pop() {
             let Some(graph) = self.workflows.get_mut(&workflow).and_then(|owner| owner.graph.as_mut()) else { return };
             let Some(place) = graph.place(job) else { continue };
-            let dependents: Vec<Place> = graph.dependents(place).to_vec();
             let mut blocked = Vec::new();
-            for dependent in dependents {
-                graph.unmeet(dependent, was_blamed);
+            for dependent in graph.unmeet(place, was_blamed) {
                 match graph.state(dependent) {
                     JobState::Ready | JobState::Scheduled => blocked.push((graph.row(dependent), false)),
                     JobState::Canceled if graph.flags(dependent).has(JobFlags::CASCADED) => {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use forebay_domain::batch::{Batch, JobWrite, LaneRow, LeaseRow, March, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
+use forebay_domain::graph::Edges;
 use forebay_domain::ids::{
-    Epoch, Grant, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
+    BarrierId, Epoch, Grant, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, SchedulerId, Timestamp, WorkflowId,
 };
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
@@ -33,6 +34,7 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("jobs and payloads are read by id, absent ones left out", jobs_are_read_by_id),
         ("a graph has all jobs, stored edges and implied edges", a_graph_is_whole),
         ("an edge, a relation and a detail that are there already stay or are replaced", repeats_are_harmless),
+        ("jobs wait at a barrier, and lists name what it waits for", jobs_wait_at_a_barrier),
         ("a deleted job takes all with it that hangs on it", a_deleted_job_takes_all),
         ("a deleted workflow takes all with it and nothing else", a_deleted_workflow_takes_all),
         ("a list of jobs filters, sorts and pages", a_list_of_jobs),
@@ -148,7 +150,7 @@ fn the_same_batch_again<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         lsn: bench.lsn.next(),
         statements: vec![insert(Table::Event, [row(Table::Event, 1, 1)])],
         appends: vec![(Table::Result, row(Table::Result, 1, 1))],
-        edges: vec![(JobId(2), JobId(1))],
+        edges: Edges::between(vec![(JobId(2), JobId(1))]),
         ..create([job_row(1, 0), job_row(2, 0)])
     };
     bench.lsn = batch.lsn;
@@ -313,7 +315,7 @@ fn a_graph_is_whole<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let j = JobId;
     let batch = create(rows.iter().copied().chain([other]));
     bench.commit(Batch {
-        edges: vec![(j(2), j(1)), (j(3), j(1)), (j(3), j(2))],
+        edges: Edges::between(vec![(j(2), j(1)), (j(3), j(1)), (j(3), j(2))]),
         relations: vec![
             (j(1), OutputFile, 7),
             (j(2), InputFile, 7),
@@ -328,10 +330,10 @@ fn a_graph_is_whole<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     });
     let Rows::Graph(graph) = bench.read(Read::Graph(W)) else { panic!("a graph was asked for") };
     let GraphRows { jobs, mut edges, mut implied } = *graph;
-    edges.sort_unstable();
+    edges.sort();
     implied.sort_unstable();
     assert_eq!(jobs, rows);
-    assert_eq!(edges, [(j(2), j(1)), (j(3), j(1)), (j(3), j(2))]);
+    assert_eq!(edges, Edges::between(vec![(j(2), j(1)), (j(3), j(1)), (j(3), j(2))]));
     // 2 depends on 4 too: both write what it reads. 4 does not depend on itself.
     assert_eq!(implied, [(j(2), j(1)), (j(2), j(4)), (j(4), j(1))]);
     let mut relations = bench.reader.relations(W).expect("reads");
@@ -352,16 +354,45 @@ fn a_graph_is_whole<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
 fn repeats_are_harmless<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     bench.commit(ground());
     let rows = [job_row(1, 0), job_row(2, 0)];
-    bench.commit(Batch { edges: vec![(JobId(2), JobId(1))], ..create(rows) });
+    bench.commit(Batch { edges: Edges::between(vec![(JobId(2), JobId(1))]), ..create(rows) });
     bench.commit(Batch {
-        edges: vec![(JobId(2), JobId(1))],
+        edges: Edges::between(vec![(JobId(2), JobId(1))]),
         details: vec![detail(&rows[0], "renamed", b"new")],
         ..Batch::default()
     });
     let Rows::Graph(graph) = bench.read(Read::Graph(W)) else { panic!("a graph was asked for") };
-    assert_eq!(graph.edges, [(JobId(2), JobId(1))]);
+    assert_eq!(graph.edges, Edges::between(vec![(JobId(2), JobId(1))]));
     let view = bench.reader.job(JobId(1)).expect("reads").expect("is there");
     assert_eq!((&*view.name, &*view.payload), ("renamed", b"new".as_slice()));
+}
+
+fn jobs_wait_at_a_barrier<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    bench.commit(ground());
+    let rows = [1, 2, 3, 4, 5].map(|id| job_row(id, 0));
+    let barrier = BarrierId(3);
+    let edges = Edges {
+        direct: vec![(JobId(5), JobId(4))],
+        barriers: vec![(barrier, JobId(1)), (barrier, JobId(2))],
+        members: vec![(JobId(3), barrier), (JobId(4), barrier)],
+    };
+    bench.commit(Batch { edges: edges.clone(), ..create(rows) });
+    let Rows::Graph(graph) = bench.read(Read::Graph(W)) else { panic!("a graph was asked for") };
+    assert_eq!(graph.edges, edges);
+    let pairs = |of: &[(i64, i64)]| of.iter().map(|&(job, on)| (JobId(job), JobId(on))).collect::<Vec<_>>();
+    let (page, total) =
+        bench.reader.dependencies(W, Paging { offset: 1, limit: 3, sort_by: None, reverse: false }).expect("reads");
+    let page: Vec<_> = page.iter().map(|edge| (edge.job, edge.depends_on)).collect();
+    assert_eq!((page, total), (pairs(&[(3, 2), (4, 1), (4, 2)]), 5));
+    assert_eq!(bench.reader.prerequisites(&[JobId(4)]).expect("reads"), pairs(&[(4, 1), (4, 2)]));
+    let behind = JobQuery { upstream: Some(JobId(2)), ..JobQuery::of(W, 0, 10) };
+    let (jobs, _) = bench.reader.jobs(&behind).expect("reads");
+    assert_eq!(jobs.iter().map(|job| job.row.id).collect::<Vec<_>>(), [JobId(3), JobId(4)]);
+
+    bench.commit(Batch { jobs_deleted: vec![JobId(1), JobId(3)], ..Batch::default() });
+    assert_eq!(bench.reader.prerequisites(&[JobId(4)]).expect("reads"), pairs(&[(4, 2)]));
+    bench.commit(Batch { jobs_deleted: vec![JobId(4)], ..Batch::default() });
+    let Rows::Graph(graph) = bench.read(Read::Graph(W)) else { panic!("a graph was asked for") };
+    assert_eq!(graph.edges, Edges::default(), "a barrier goes with the last who waits");
 }
 
 fn a_deleted_job_takes_all<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
@@ -369,14 +400,14 @@ fn a_deleted_job_takes_all<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let rows = [job_row(1, 0), job_row(2, 0), job_row(3, 0)];
     let result = |id, job| with(Table::Result, row(Table::Result, id, 1), "job_id", Value::Int(job));
     bench.commit(Batch {
-        edges: vec![(JobId(2), JobId(1)), (JobId(3), JobId(2)), (JobId(3), JobId(1))],
+        edges: Edges::between(vec![(JobId(2), JobId(1)), (JobId(3), JobId(2)), (JobId(3), JobId(1))]),
         relations: vec![(JobId(2), RelationKind::InputFile, 1), (JobId(3), RelationKind::InputFile, 1)],
         appends: vec![(Table::Result, result(1, 2)), (Table::Result, result(2, 3))],
         ..create(rows)
     });
     bench.commit(Batch { jobs_deleted: vec![JobId(2)], ..Batch::default() });
     let Rows::Graph(graph) = bench.read(Read::Graph(W)) else { panic!("a graph was asked for") };
-    assert_eq!((graph.jobs, graph.edges), (vec![rows[0], rows[2]], vec![(JobId(3), JobId(1))]));
+    assert_eq!((graph.jobs, graph.edges), (vec![rows[0], rows[2]], Edges::between(vec![(JobId(3), JobId(1))])));
     assert_eq!(bench.page(LANE, None, 10), [1, 3]);
     assert_eq!(bench.reader.job(JobId(2)).expect("reads"), None);
     assert_eq!(bench.read(Read::Payloads(vec![JobId(2)])), Rows::Payloads(vec![]));
@@ -391,7 +422,7 @@ fn a_deleted_workflow_takes_all<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let tables: Vec<Table> =
         TABLES.into_iter().filter(|t| !matches!(t, Table::Workflow | Table::Requirement)).collect();
     bench.commit(Batch {
-        edges: vec![(JobId(2), JobId(1))],
+        edges: Edges::between(vec![(JobId(2), JobId(1))]),
         relations: vec![(JobId(2), RelationKind::OutputUserData, 1)],
         statements: tables.iter().map(|&t| insert(t, [row(t, 11, 1), row(t, 12, 2)])).collect(),
         ..create([job_row(1, 0), job_row(2, 0), other])
@@ -424,7 +455,7 @@ fn a_list_of_jobs<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     bench.commit(Batch {
         lanes: vec![lane_row(2, 1)],
         details: details.clone(),
-        edges: vec![(JobId(3), JobId(1)), (JobId(4), JobId(1)), (JobId(4), JobId(2))],
+        edges: Edges::between(vec![(JobId(3), JobId(1)), (JobId(4), JobId(1)), (JobId(4), JobId(2))]),
         relations: vec![(JobId(2), RelationKind::InputFile, 6), (JobId(3), RelationKind::OutputFile, 6)],
         jobs: rows.iter().map(|&row| JobWrite { row, new: true }).collect(),
         ..Batch::default()
@@ -464,7 +495,7 @@ fn a_list_of_jobs<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
 fn dependencies_are_listed<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     bench.commit(ground());
     let edges = [(2, 1), (3, 1), (3, 2), (4, 3)].map(|(job, on)| (JobId(job), JobId(on)));
-    bench.commit(Batch { edges: edges.to_vec(), ..create((1..=4).map(|id| job_row(id, 0))) });
+    bench.commit(Batch { edges: Edges::between(edges.to_vec()), ..create((1..=4).map(|id| job_row(id, 0))) });
     let paging = Paging { offset: 1, limit: 2, sort_by: None, reverse: false };
     let (listed, total) = bench.reader.dependencies(W, paging).expect("reads");
     assert_eq!(total, 4);

@@ -2,7 +2,7 @@
 
 use forebay_domain::batch::{Batch, JobWrite, Sequence};
 use forebay_domain::catalog::{Kind, Match, Paging, Query, Statement, TABLES, Table, Value};
-use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
+use forebay_domain::ids::{BarrierId, Grant, JobId, LaneId, Lsn, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::{LabelSet, OrderKey};
 use forebay_domain::port::{JobQuery, JobSort, Moment, Read, Reader, Rows, Store};
@@ -142,7 +142,14 @@ impl Made {
                 break;
             };
             if a.workflow == b.workflow && a.id > b.id {
-                batch.edges.push((a.id, b.id));
+                // No job depends on another in both ways.
+                if a.id.0 % 2 == 0 {
+                    batch.edges.direct.push((a.id, b.id));
+                } else {
+                    let barrier = BarrierId(b.workflow.0 * 10 + self.random.between(0, 2));
+                    batch.edges.barriers.push((barrier, b.id));
+                    batch.edges.members.push((a.id, barrier));
+                }
             }
             let kinds = [
                 RelationKind::InputFile,
@@ -368,7 +375,7 @@ impl Question {
                         rows.lanes.sort_by_key(|(lane, _)| lane.id);
                     }
                     Rows::Graph(rows) => {
-                        rows.edges.sort_unstable();
+                        rows.edges.sort();
                         rows.implied.sort_unstable();
                     }
                     Rows::Jobs(rows) => rows.sort_by_key(|row| row.id),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_domain::batch::{March, WorkflowRow};
 use forebay_domain::command::{NewWorkflow, Rejection};
-use forebay_domain::graph::Graph;
+use forebay_domain::graph::{Edges, Graph};
 use forebay_domain::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::plan;
@@ -80,7 +80,7 @@ impl Oracle {
         let rows: Vec<JobRow> = workflow.jobs.values().map(|job| job.row).collect();
         let mut edges = if with_implied { workflow.implied() } else { BTreeSet::new() };
         edges.extend(workflow.jobs.iter().flat_map(|(&job, of)| of.on.iter().map(move |&on| (job, on))));
-        let graph = Graph::new(id, &rows, edges.iter().copied());
+        let graph = Graph::new(id, &rows, &Edges::between(edges.into_iter().collect()));
         plan::order(&graph).into_iter().take(done as usize).map(|place| rows[place as usize]).collect()
     }
 

@@ -244,7 +244,9 @@ impl Oracle {
     /// The machine looked whether a job that reached nobody goes back, and whether it did.
     pub(super) fn looked(&mut self, job: JobId, grant: Grant, back: bool) -> Result<(), Wrong> {
         let place = self.owed.iter().position(|row| row.id == job && row.grant == grant);
-        let Some(place) = place.filter(|&place| self.is_as_handed(&self.owed[place]) == back) else {
+        // A march may have deleted it already.
+        let is_going = !back && self.marched.contains(&job);
+        let Some(place) = place.filter(|&place| is_going || self.is_as_handed(&self.owed[place]) == back) else {
             return Err(format!("job {job} went back: {back}; it is {:?}, owed {:?}", self.job(job), self.owed));
         };
         self.owed.remove(place);

@@ -119,7 +119,7 @@ impl Oracle {
             oracle.of_job.insert(id, row.workflow);
             oracle.workflows.get_mut(&row.workflow).expect("of a workflow").jobs.insert(id, job);
         }
-        for &(job, on) in &db.edges {
+        for (job, on) in db.jobs.keys().flat_map(|job| db.edges_from(*job)) {
             let Some(workflow) = oracle.of_job.get(&job) else { continue };
             oracle.workflows.get_mut(workflow).expect("of a job").link(job, on);
         }

@@ -6,11 +6,29 @@ use std::ops::Bound;
 use forebay_domain::batch::{Batch, JobDetail, LaneRow, LeaseRow, March, Outcomes, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, WorkflowId};
+use forebay_domain::graph::Edges;
+use forebay_domain::ids::{BarrierId, Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::port::{GraphRows, Moment, Read, Recovered, Rows, WorkflowRows};
 use forebay_domain::state::JobState;
+
+/// What waits for what.
+#[derive(Clone, Debug, Default)]
+pub struct StoredEdges {
+    /// (job, the job it depends on)
+    pub direct: BTreeSet<(JobId, JobId)>,
+    /// (barrier, the job it waits for)
+    pub barriers: BTreeSet<(BarrierId, JobId)>,
+    /// Who waits, and where.
+    pub members: BTreeMap<JobId, BarrierId>,
+}
+
+impl StoredEdges {
+    fn direct_from(&self, job: JobId) -> impl Iterator<Item = (JobId, JobId)> {
+        self.direct.range((job, JobId(i64::MIN))..=(job, JobId(i64::MAX))).copied()
+    }
+}
 
 /// All that is committed.
 #[derive(Clone, Debug, Default)]
@@ -23,8 +41,7 @@ pub struct Db {
     pub requirements: BTreeMap<(WorkflowId, RequirementId), Needs>,
     pub jobs: BTreeMap<JobId, JobRow>,
     pub details: BTreeMap<JobId, JobDetail>,
-    /// (job, the job it depends on)
-    pub edges: BTreeSet<(JobId, JobId)>,
+    pub edges: StoredEdges,
     pub relations: BTreeSet<(JobId, RelationKind, i64)>,
     pub leases: BTreeMap<NodeId, LeaseRow>,
     /// Rows by their id, a map for each table in the order of `TABLES`.
@@ -81,7 +98,11 @@ impl Db {
         for detail in &batch.details {
             self.details.insert(detail.job, detail.clone());
         }
-        self.edges.extend(&batch.edges);
+        self.edges.direct.extend(&batch.edges.direct);
+        self.edges.barriers.extend(&batch.edges.barriers);
+        for &(job, barrier) in &batch.edges.members {
+            self.edges.members.entry(job).or_insert(barrier);
+        }
         self.relations.extend(&batch.relations);
         for (lease, begins) in &batch.leases {
             if *begins {
@@ -130,10 +151,14 @@ impl Db {
             }
         }
         let known = |job: &JobId| self.jobs.contains_key(job) || created.contains(job);
-        for (job, on) in &batch.edges {
+        for (job, on) in &batch.edges.direct {
             if !known(job) || !known(on) {
                 return Err(format!("edge {job} on {on} has an end that is not there"));
             }
+        }
+        let ends = batch.edges.barriers.iter().map(|(_, on)| on).chain(batch.edges.members.iter().map(|(job, _)| job));
+        if let Some(job) = ends.into_iter().find(|job| !known(job)) {
+            return Err(format!("job {job} is at a barrier, but not there"));
         }
         if let Some(detail) = batch.details.iter().find(|detail| !known(&detail.job)) {
             return Err(format!("job {} has a detail, but is not there", detail.job));
@@ -239,7 +264,13 @@ impl Db {
         let Some(workflow) = self.jobs.get(&id).map(|row| row.workflow) else { return };
         self.take_job(id);
         self.details.remove(&id);
-        self.edges.retain(|&(job, on)| job != id && on != id);
+        self.edges.direct.retain(|&(job, on)| job != id && on != id);
+        self.edges.barriers.retain(|&(_, on)| on != id);
+        if let Some(barrier) = self.edges.members.remove(&id)
+            && !self.edges.members.values().any(|other| *other == barrier)
+        {
+            self.edges.barriers.retain(|&(left, _)| left != barrier);
+        }
         self.relations.retain(|&(job, ..)| job != id);
         let of_job = Table::Result.column("job_id").expect("a result names its job");
         let results = &mut self.tables[Table::Result as usize];
@@ -339,10 +370,11 @@ impl Db {
 
     fn graph(&self, id: WorkflowId) -> GraphRows {
         let jobs: Vec<JobRow> = self.jobs_of(id).copied().collect();
-        let mut edges = Vec::new();
+        let mut edges = Edges::default();
         let mut writers: BTreeMap<(bool, i64), Vec<JobId>> = BTreeMap::new();
         for row in &jobs {
-            edges.extend(self.edges_from(row.id));
+            edges.direct.extend(self.edges.direct_from(row.id));
+            edges.members.extend(self.edges.members.get(&row.id).map(|barrier| (row.id, *barrier)));
             for (kind, what) in self.relations_of(row.id) {
                 match kind {
                     RelationKind::OutputFile => writers.entry((false, what)).or_default().push(row.id),
@@ -362,11 +394,29 @@ impl Db {
                 implied.extend(written.into_iter().flatten().filter(|&&on| on != row.id).map(|&on| (row.id, on)));
             }
         }
+        let is_here = |job: &JobId| self.jobs.get(job).is_some_and(|row| row.workflow == id);
+        edges.barriers = self.edges.barriers.iter().filter(|(_, on)| is_here(on)).copied().collect();
         GraphRows { jobs, edges, implied: implied.into_iter().collect() }
     }
 
-    pub fn edges_from(&self, job: JobId) -> impl Iterator<Item = (JobId, JobId)> {
-        self.edges.range((job, JobId(i64::MIN))..=(job, JobId(i64::MAX))).copied()
+    /// What a job depends on, directly or behind a barrier.
+    /// An edge, if there is one, of which an end is not there.
+    pub fn stray_edge(&self) -> Option<String> {
+        let StoredEdges { direct, barriers, members } = &self.edges;
+        let gone = |job: &JobId| !self.jobs.contains_key(job);
+        let waits = |(barrier, _): &&(BarrierId, JobId)| members.values().any(|at| at == barrier);
+        let stray = direct.iter().find(|(job, on)| gone(job) || gone(on)).map(|edge| format!("{edge:?}"));
+        let behind = || members.iter().find(|(job, _)| gone(job)).map(|member| format!("{member:?}"));
+        let before = || barriers.iter().find(|edge| gone(&edge.1) || !waits(edge)).map(|edge| format!("{edge:?}"));
+        stray.or_else(behind).or_else(before)
+    }
+
+    pub fn edges_from(&self, job: JobId) -> BTreeSet<(JobId, JobId)> {
+        let barrier = self.edges.members.get(&job);
+        let behind = barrier.into_iter().flat_map(|&at| {
+            self.edges.barriers.range((at, JobId(i64::MIN))..=(at, JobId(i64::MAX))).map(move |(_, on)| (job, *on))
+        });
+        self.edges.direct_from(job).chain(behind).collect()
     }
 
     fn relations_of(&self, job: JobId) -> impl Iterator<Item = (RelationKind, i64)> {

@@ -66,7 +66,7 @@ impl Db {
             && query.name.as_ref().is_none_or(|part| contains(&view.name, part))
             && query.command.as_ref().is_none_or(|part| command_of(view).is_some_and(|text| contains(&text, part)))
             && query.node.is_none_or(|node| row.node == Some(node))
-            && query.upstream.is_none_or(|on| self.edges.contains(&(row.id, on)))
+            && query.upstream.is_none_or(|on| self.edges_from(row.id).contains(&(row.id, on)))
             && query.needs_file.is_none_or(|file| self.relations.contains(&(row.id, RelationKind::InputFile, file)))
             && query.lanes.as_ref().is_none_or(|lanes| lanes.contains(&row.lane))
     }

@@ -82,6 +82,21 @@ const NOWHERE: &[(&str, &str)] = &[
          WHERE j.id IS NULL",
     ),
     (
+        "a job that waits at a barrier and is not there",
+        "SELECT m.job_id, m.workflow_id FROM barrier_member m \
+         LEFT JOIN job j ON j.id = m.job_id AND j.workflow_id = m.workflow_id WHERE j.id IS NULL",
+    ),
+    (
+        "a barrier that waits for a job that is not there",
+        "SELECT b.barrier_id, b.workflow_id FROM barrier b \
+         LEFT JOIN job j ON j.id = b.depends_on AND j.workflow_id = b.workflow_id WHERE j.id IS NULL",
+    ),
+    (
+        "a barrier at which no job waits",
+        "SELECT b.barrier_id, b.workflow_id FROM barrier b \
+         WHERE NOT EXISTS (SELECT 1 FROM barrier_member m WHERE m.barrier_id = b.barrier_id)",
+    ),
+    (
         "a tie to files or user data of a job that is not there",
         "SELECT r.job_id, r.workflow_id FROM relation r LEFT JOIN job j ON j.id = r.job_id WHERE j.id IS NULL",
     ),

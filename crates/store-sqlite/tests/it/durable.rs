@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use forebay_domain::batch::{Batch, JobWrite, Sequence};
 use forebay_domain::catalog::{Statement, StatementOutcome, Table};
+use forebay_domain::graph::Edges;
 use forebay_domain::ids::{JobId, Lsn};
 use forebay_domain::port::{Read, Reader, Store, StoreError};
 use forebay_store_sqlite::{Durability, Options, SqliteStore};
@@ -111,7 +112,7 @@ fn a_batch_that_cannot_be_is_refused_whole() {
     let mut unknown = jobs(2, 5..=9);
     unknown.jobs.push(JobWrite { row: job(77), new: false });
     let twice = jobs(2, 4..=5);
-    let edge = Batch { edges: vec![(JobId(77), JobId(1))], ..jobs(2, 5..=9) };
+    let edge = Batch { edges: Edges::between(vec![(JobId(77), JobId(1))]), ..jobs(2, 5..=9) };
     for batch in [unknown, twice, edge] {
         assert!(matches!(store.commit(&batch), Err(StoreError::Broken(_))));
         assert_eq!(lsn(&store), 1);

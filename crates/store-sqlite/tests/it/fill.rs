@@ -3,7 +3,8 @@
 use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
-use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, RequirementId, WorkflowId};
+use forebay_domain::graph::Edges;
+use forebay_domain::ids::{BarrierId, Grant, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::state::{JobState, STATES};
@@ -37,7 +38,11 @@ pub fn everything(lsn: u64) -> Batch {
         workflows: vec![workflow],
         lanes: vec![lane],
         requirements: vec![(W, RequirementId(1), needs)],
-        edges: vec![(JobId(2), JobId(1))],
+        edges: Edges {
+            direct: vec![(JobId(2), JobId(1))],
+            barriers: vec![(BarrierId(3), JobId(1)), (BarrierId(3), JobId(2))],
+            members: vec![(JobId(3), BarrierId(3)), (JobId(4), BarrierId(3))],
+        },
         relations: vec![(JobId(1), RelationKind::OutputFile, 1), (JobId(2), RelationKind::InputFile, 1)],
         statements: TABLES.map(|table| Statement::Insert { table, rows: vec![row(table, 1)] }).to_vec(),
         ..jobs(lsn, 1..=4)
