@@ -7,7 +7,7 @@ use crate::catalog::{Row, Statement, StatementOutcome, Table};
 use crate::claim::Needs;
 use crate::graph::Edges;
 use crate::ids::{JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, WorkflowId};
-use crate::job::{JobRow, Payload, RelationKind};
+use crate::job::{JobFlags, JobRow, Payload, RelationKind};
 use crate::lane::LabelSet;
 use crate::state::STATES;
 
@@ -15,7 +15,7 @@ use crate::state::STATES;
 /// `statements` may be refused one by one, all else cannot be.
 ///
 /// The store applies, in this order: sequences, workflows, lanes, requirements, jobs (as listed),
-/// details, edges, relations, leases, appends, statements, `jobs_deleted`, `workflows_deleted`; and writes
+/// details, edges, relations, leases, appends, statements, `jobs_deleted`, `jobs_over`, `workflows_deleted`; and writes
 /// its `lsn`. A batch whose lsn is already stored is a no-op that answers as it did (with
 /// `Inserted`, `Row(None)` or `Count(0)` for its statements where the answer is gone).
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -43,6 +43,8 @@ pub struct Batch {
     pub leases: Vec<(LeaseRow, bool)>,
     /// Jobs to delete with all that hangs on them.
     pub jobs_deleted: Vec<JobId>,
+    /// Jobs of endless workflows to delete: nothing hangs on them.
+    pub jobs_over: Vec<JobId>,
     /// Workflows to delete with all that hangs on them.
     pub workflows_deleted: Vec<WorkflowId>,
 }
@@ -71,6 +73,11 @@ pub struct WorkflowRow {
     pub run: i64,
     pub canceled: bool,
     pub archived: bool,
+    /// It has no end: jobs are added as long as it is there, ready at once; none depends on another, and
+    /// one that ends is gone, unless it is a dead letter. Its run is always `ENDLESS_RUN`.
+    pub endless: bool,
+    /// Nothing of it is handed out for now.
+    pub paused: bool,
     /// Whether any of its jobs depends on another.
     pub has_edges: bool,
     /// The requirement of jobs that name none.
@@ -97,11 +104,22 @@ pub enum March {
     Create { from: JobId },
 }
 
+/// The run of endless workflows: no client of torc's API names such a one.
+pub const ENDLESS_RUN: i64 = -1;
+
 impl WorkflowRow {
-    /// No job has anything left to do.
+    /// No job has anything left to do. An endless one never has.
     pub fn is_complete(&self) -> bool {
-        self.canceled
-            || crate::state::STATE_LIST.iter().all(|state| state.is_settled() || self.counts[*state as usize] == 0)
+        let has_end = !self.endless;
+        let is_settled =
+            || crate::state::STATE_LIST.iter().all(|state| state.is_settled() || self.counts[*state as usize] == 0);
+        self.canceled || (has_end && is_settled())
+    }
+
+    /// A job as it is now is over for good, and its rows go: in an endless workflow all that ends but dead
+    /// letters.
+    pub fn is_over(&self, job: &JobRow) -> bool {
+        self.endless && job.state.has_ended() && !job.flags.has(JobFlags::DEAD_LETTER)
     }
 }
 
@@ -157,6 +175,7 @@ impl Batch {
             + self.appends.len()
             + self.statements.iter().map(Statement::len).sum::<usize>()
             + self.jobs_deleted.len()
+            + self.jobs_over.len()
             + self.workflows_deleted.len()
     }
 

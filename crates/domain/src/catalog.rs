@@ -55,10 +55,11 @@ pub enum Table {
     SlurmScheduler,
     ScheduledNode,
     Task,
+    Application,
 }
 
 /// Every table, in the order of its number.
-pub const TABLES: [Table; 13] = [
+pub const TABLES: [Table; 14] = [
     Table::Workflow,
     Table::Requirement,
     Table::File,
@@ -72,6 +73,7 @@ pub const TABLES: [Table; 13] = [
     Table::SlurmScheduler,
     Table::ScheduledNode,
     Table::Task,
+    Table::Application,
 ];
 
 const fn column(name: &'static str, kind: Kind, nullable: bool, filter: bool, sort: bool) -> Column {
@@ -249,6 +251,9 @@ const TASK: &[Column] = &[
     held("finished_at_ms", Int),
 ];
 
+/// Whose tasks an endless workflow has.
+const APPLICATION: &[Column] = &[key("id", Int), key("workflow_id", Int), key("name", Text)];
+
 impl Table {
     /// The name of the table in the store.
     pub fn name(self) -> &'static str {
@@ -266,6 +271,7 @@ impl Table {
             Table::SlurmScheduler => "slurm_scheduler",
             Table::ScheduledNode => "scheduled_compute_node",
             Table::Task => "task",
+            Table::Application => "application",
         }
     }
 
@@ -284,6 +290,7 @@ impl Table {
             Table::SlurmScheduler => SLURM_SCHEDULER,
             Table::ScheduledNode => SCHEDULED_NODE,
             Table::Task => TASK,
+            Table::Application => APPLICATION,
         }
     }
 

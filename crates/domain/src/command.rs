@@ -38,6 +38,13 @@ pub enum Command {
     UpdateJob { job: JobId, change: Box<JobChange> },
     /// One job of a workflow, or all; what waited for it goes on. → `Count`
     DeleteJobs { workflow: WorkflowId, job: Option<JobId> },
+    /// An endless workflow for the tasks of an application of this name. → `Created` (its id)
+    CreateApplication { name: Box<str> },
+    /// Jobs of an endless workflow, ready at once or at their moment; `step_max` at most, without
+    /// prerequisites. All or nothing. → `Created` (the first id; the others follow it in order)
+    Enqueue { workflow: WorkflowId, jobs: Vec<NewJob> },
+    /// Of an endless workflow nothing is handed out until it is paused no more. → `Done`
+    Pause { workflow: WorkflowId, paused: bool },
     /// → `Claimed`
     Claim(Claim),
     /// → `Job`
@@ -127,6 +134,9 @@ pub enum ClaimOrder {
         scheduler: Option<SchedulerId>,
         strict: bool,
     },
+    /// In an endless workflow, and only there: by (priority, id). Without labels from all lanes, with
+    /// labels from the lanes that have just these.
+    Lanes,
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -138,6 +138,29 @@ pub struct NewJob {
     pub relations: Box<[(RelationKind, i64)]>,
 }
 
+impl NewJob {
+    /// Its hot row at its beginning.
+    pub fn row(&self, id: JobId, workflow: WorkflowId, lane: LaneId, state: JobState) -> JobRow {
+        JobRow {
+            id,
+            workflow,
+            lane,
+            state,
+            priority: self.priority,
+            attempt: 1,
+            flags: JobFlags::default().with(JobFlags::CANCEL_ON_FAILURE, self.cancel_on_failure),
+            node: None,
+            grant: Grant::default(),
+            started_at: None,
+            due_at: self.not_before,
+            result: None,
+            tries: Tries::default(),
+            policy: self.policy,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
 /// How a job is tied to a catalog row (a file or a user data record) by id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -164,7 +187,8 @@ impl RelationKind {
             | Table::LocalScheduler
             | Table::SlurmScheduler
             | Table::ScheduledNode
-            | Table::Task => &[],
+            | Table::Task
+            | Table::Application => &[],
         }
     }
 }

@@ -42,7 +42,8 @@ pub struct Limits {
     pub leases_max: usize,
     /// Bytes of the dependency graphs of all unfinished workflows.
     pub graph_bytes_max: usize,
-    /// A change of more jobs than this is carried out in parts, one a batch.
+    /// A change of more jobs than this is carried out in parts, one a batch; of as many new jobs of an
+    /// endless workflow, which are ready at once, it is refused.
     pub step_max: usize,
     /// Rows of one such part.
     pub part_max: usize,

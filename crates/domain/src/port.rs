@@ -141,17 +141,22 @@ pub trait Reader {
     /// A part of a list, and how long the whole list is.
     fn list(&mut self, query: &Query) -> Result<(Vec<Row>, u64), StoreError>;
 
-    /// The hot row of a workflow.
+    /// The hot row of a workflow, unless it is endless.
     fn workflow(&mut self, id: WorkflowId) -> Result<Option<WorkflowRow>, StoreError>;
 
-    /// Hot rows of these workflows, in the order asked for; those that are not there are left out.
+    /// Hot rows of these workflows, endless ones too, in the order asked for; those that are not there are
+    /// left out.
     fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError>;
 
     /// How many jobs of all workflows are in each state, by the state's number. It looks at each
     /// workflow: for operators, every few seconds.
     fn totals(&mut self) -> Result<[i64; STATES], StoreError>;
 
+    /// A job, unless it is of an endless workflow.
     fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError>;
+
+    /// A job of an endless workflow; of several of a name the first.
+    fn task(&mut self, by: &TaskName) -> Result<Option<JobView>, StoreError>;
 
     fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError>;
 
@@ -170,6 +175,13 @@ pub trait Reader {
 
     /// The names of these jobs, in the order asked for; those that are not there are left out.
     fn job_names(&mut self, ids: &[JobId]) -> Result<Vec<(JobId, Box<str>)>, StoreError>;
+}
+
+/// How a job of an endless workflow is looked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TaskName {
+    Job(JobId),
+    Named { workflow: WorkflowId, name: Box<str> },
 }
 
 /// A job as a list shows it.

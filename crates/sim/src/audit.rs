@@ -47,6 +47,8 @@ pub struct Auditor {
     by_hand: BTreeSet<WorkflowId>,
     /// A job of a workflow that nobody was told of was named.
     by_hand_anywhere: bool,
+    /// Workflows whose jobs are gone when they end.
+    endless: BTreeSet<WorkflowId>,
     /// Outcomes that are stored, by their text.
     stored: BTreeMap<Box<str>, JobId>,
     /// Attempts whose end is stored.
@@ -108,6 +110,9 @@ impl Auditor {
             | Command::Initialize { .. }
             | Command::CreateJobs { .. }
             | Command::SpawnJobs { .. }
+            | Command::CreateApplication { .. }
+            | Command::Enqueue { .. }
+            | Command::Pause { .. }
             | Command::UpdateJob { .. }
             | Command::Claim(_)
             | Command::Heartbeat { .. }
@@ -135,9 +140,12 @@ impl Auditor {
 
     /// An answer leaves the server: what it says must be committed.
     pub fn told(&mut self, ticket: Ticket, command: &Command, answer: &Answer, db: &Db) -> Result<(), Breach> {
+        self.endless.extend(db.workflows.values().filter(|row| row.endless).map(|row| row.id));
         match (command, answer) {
             (Command::With { command, .. }, answer) => self.told(ticket, command, answer, db),
-            (Command::CreateWorkflow(_), Answer::Created(id)) => self.is_kept(WorkflowId(*id), db),
+            (Command::CreateWorkflow(_) | Command::CreateApplication { .. }, Answer::Created(id)) => {
+                self.is_kept(WorkflowId(*id), db)
+            }
             (Command::SpawnJobs { parent, jobs }, Answer::Created(first)) => {
                 // Nobody may have been told of the parent: the answer to its creation can be lost.
                 let told = self.jobs.get(parent).map(|(workflow, _)| *workflow);
@@ -155,7 +163,7 @@ impl Auditor {
                 }
                 Ok(())
             }
-            (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
+            (Command::CreateJobs { workflow, jobs } | Command::Enqueue { workflow, jobs }, Answer::Created(first)) => {
                 for (new, id) in jobs.iter().zip(*first..) {
                     let id = JobId(id);
                     if self.jobs.contains_key(&id) {
@@ -207,7 +215,7 @@ impl Auditor {
                 _ => Ok(()),
             },
             (Command::Report(report), Answer::Reported { outcomes, claimed, .. }) => {
-                self.accepted(report, outcomes)?;
+                self.accepted(report, outcomes, db)?;
                 claimed.as_ref().map_or(Ok(()), |claimed| self.handed(claimed, db))
             }
             (_, Answer::Claimed(claimed)) => self.handed(claimed, db),
@@ -217,7 +225,7 @@ impl Auditor {
     }
 
     /// Accepted outcomes are stored, each once, for the attempt that was reported.
-    fn accepted<E>(&mut self, report: &Report, outcomes: &[(JobId, Result<(), E>)]) -> Result<(), Breach> {
+    fn accepted<E>(&mut self, report: &Report, outcomes: &[(JobId, Result<(), E>)], db: &Db) -> Result<(), Breach> {
         if outcomes.len() != report.completions.len() {
             return Err(format!("{} outcomes were answered with {}", report.completions.len(), outcomes.len()));
         }
@@ -242,7 +250,14 @@ impl Auditor {
             if twice && settles && completion.attempt.is_some() && !free {
                 return Err(format!("{text} was accepted twice"));
             }
-            let is_stored = self.stored.get(text) == Some(job);
+            let is_stored = if self.endless.contains(&report.workflow) {
+                // There is no outcome of it, but it is gone, or has gone on.
+                self.accepted.remove(text);
+                let goes_on = |row: &JobRow| completion.attempt.is_none_or(|attempt| row.attempt > attempt);
+                free || db.jobs.get(job).is_none_or(|row| !row.state.is_held() || goes_on(row))
+            } else {
+                self.stored.get(text) == Some(job)
+            };
             if self.egress == Egress::Committed && !is_stored && !self.may_be_gone(*job, report.workflow) {
                 return Err(format!("{text} of job {job} was accepted, but is not there"));
             }
@@ -256,7 +271,12 @@ impl Auditor {
             if self.is_by_hand(row.workflow) || self.may_be_gone(row.id, row.workflow) {
                 continue;
             }
-            let stored = db.jobs.get(&row.id).ok_or_else(|| format!("job {} was handed out of nowhere", row.id))?;
+            let Some(stored) = db.jobs.get(&row.id) else {
+                if self.may_be_over(row.id, row.workflow) {
+                    continue;
+                }
+                return Err(format!("job {} was handed out of nowhere", row.id));
+            };
             let is_so = stored.state.is_held() || stored.state.has_ended() || self.may_lag(stored, row);
             if stored.attempt <= row.attempt && !is_so {
                 use JobState::{Disabled, PendingFailed};
@@ -375,6 +395,13 @@ impl Auditor {
         self.deleted_workflows.contains(&workflow)
             || self.deleted_jobs.contains(&job)
             || (!self.deleted_jobs.is_empty() && self.by_hand.contains(&workflow))
+            || self.may_be_over(job, workflow)
+    }
+
+    /// Whether it may have ended, and be gone for that.
+    fn may_be_over(&self, job: JobId, workflow: WorkflowId) -> bool {
+        let has_end = self.reported_ends.contains(&job) || self.mortal.contains(&job) || self.is_by_hand(workflow);
+        self.endless.contains(&workflow) && has_end
     }
 
     fn is_by_hand(&self, workflow: WorkflowId) -> bool {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
+use forebay_domain::batch::ENDLESS_RUN;
 use forebay_domain::catalog::{Kind, Row, Statement, Table, Value};
 use forebay_domain::claim::{Capacity, Needs};
 use forebay_domain::command::{
@@ -46,6 +47,7 @@ struct Known {
     files: Vec<i64>,
     is_initialized: bool,
     created: usize,
+    endless: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,20 +62,20 @@ impl Clients {
     pub fn ask(&mut self, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
         if self.asked_for_workflow == 0 || (self.asked_for_workflow < plan.workflows && random.chance(1, 30)) {
             self.asked_for_workflow += 1;
-            return create_workflow(random);
+            return create_workflow(plan, random);
         }
         if self.workflows.is_empty() {
             // Its number is not known yet; perhaps it was lost.
             if random.chance(1, 10) {
-                return create_workflow(random);
+                return create_workflow(plan, random);
             }
             let guess = WorkflowId(random.between(1, 3));
-            return Command::Claim(claim(guess, now, plan, random));
+            return Command::Claim(self.claim(guess, now, plan, random));
         }
         let place = random.below(self.workflows.len());
         let known = &self.workflows[place];
         if known.jobs.is_empty() || (known.created < 4 && random.chance(1, 12)) {
-            return self.create_jobs(place, now, plan, random);
+            return self.new_jobs(place, now, plan, random);
         }
         if !known.is_initialized && random.chance(1, 2) {
             self.workflows[place].is_initialized = true;
@@ -88,11 +90,11 @@ impl Clients {
             && random.chance(1, 8)
             && let Some((node, workflow)) = random.pick(&self.nodes).copied()
         {
-            let claim = claim(workflow, now, plan, random);
+            let claim = self.claim(workflow, now, plan, random);
             return Command::Claim(Claim { start_on: Some(node), leased: true, ..claim });
         }
         match random.below(100) {
-            0..=33 => Command::Claim(claim(known.id, now, plan, random)),
+            0..=33 => Command::Claim(self.claim(known.id, now, plan, random)),
             34 if plan.edges && random.chance(1, 3) => self.spawn_jobs(place, now, plan, random),
             34..=47 => self.start(place, random),
             48..=72 => self.report(place, now, plan, random),
@@ -102,7 +104,29 @@ impl Clients {
             87..=92 if plan.by_hand => self.by_hand(place, random),
             93 => Command::Initialize { workflow: known.id, only_drafts: !plan.by_hand || random.chance(1, 2) },
             94..=99 => self.rarely(place, now, plan, random),
-            _ => Command::Claim(claim(known.id, now, plan, random)),
+            _ => Command::Claim(self.claim(known.id, now, plan, random)),
+        }
+    }
+
+    /// A claim that may be anybody's, mostly of the kind that goes with its workflow.
+    fn claim(&self, workflow: WorkflowId, now: Timestamp, plan: &Plan, random: &mut Random) -> Claim {
+        let claim = claim(workflow, now, plan, random);
+        let is_endless = self.workflows.iter().any(|known| known.id == workflow && known.endless);
+        if is_endless != random.chance(1, 60) { Claim { by: ClaimOrder::Lanes, ..claim } } else { claim }
+    }
+
+    fn new_jobs(&mut self, place: usize, now: Timestamp, plan: &Plan, random: &mut Random) -> Command {
+        let command = self.create_jobs(place, now, plan, random);
+        match command {
+            Command::CreateJobs { workflow, mut jobs } if self.workflows[place].endless != random.chance(1, 60) => {
+                for job in &mut jobs {
+                    job.requirement = job.requirement.filter(|_| random.chance(1, 40));
+                    job.depends_on = job.depends_on.iter().copied().filter(|_| random.chance(1, 60)).collect();
+                    job.relations = Box::new([]);
+                }
+                Command::Enqueue { workflow, jobs }
+            }
+            command => command,
         }
     }
 
@@ -226,7 +250,7 @@ impl Clients {
             let (run, node, grant, again) = (self.run(place, random), None, None, None);
             completions.push(Completion { job, run, attempt, node, grant, outcome, again });
         }
-        let claim = random.chance(1, 3).then(|| claim(workflow, now, plan, random));
+        let claim = random.chance(1, 3).then(|| self.claim(workflow, now, plan, random));
         let report = Report { workflow, completions, claim };
         self.reports.push_back(Report { claim: None, ..report.clone() });
         if self.reports.len() > 6 {
@@ -240,7 +264,7 @@ impl Clients {
             return self.report(place, now, plan, random);
         }
         let again = self.reports[random.below(self.reports.len())].clone();
-        let claim = random.chance(1, 4).then(|| claim(again.workflow, now, plan, random));
+        let claim = random.chance(1, 4).then(|| self.claim(again.workflow, now, plan, random));
         Command::Report(Report { claim, ..again })
     }
 
@@ -365,6 +389,7 @@ impl Clients {
                 let command = Box::new(Command::NewRun { workflow, force: random.chance(1, 2) });
                 Command::With { statements: vec![said], command }
             }
+            3 if self.workflows[place].endless => Command::Pause { workflow, paused: random.chance(1, 2) },
             3 => Command::CancelWorkflow(workflow),
             4 if random.chance(1, 3) => {
                 self.workflows.remove(place);
@@ -392,7 +417,7 @@ impl Clients {
                 1 => Scope::Workflow(workflow),
                 _ => Scope::Job(self.any_job(place, random)),
             }),
-            _ => self.create_jobs(place, now, plan, random),
+            _ => self.new_jobs(place, now, plan, random),
         }
     }
 
@@ -422,8 +447,19 @@ impl Clients {
                 files: Vec::new(),
                 is_initialized: false,
                 created: 0,
+                endless: false,
             }),
-            (Command::CreateJobs { workflow, jobs }, Answer::Created(first)) => {
+            (Command::CreateApplication { .. }, Answer::Created(id)) => self.workflows.push(Known {
+                id: WorkflowId(*id),
+                run: ENDLESS_RUN,
+                requirements: Vec::new(),
+                jobs: Vec::new(),
+                files: Vec::new(),
+                is_initialized: true,
+                created: 0,
+                endless: true,
+            }),
+            (Command::CreateJobs { workflow, jobs } | Command::Enqueue { workflow, jobs }, Answer::Created(first)) => {
                 let ids = (*first..).take(jobs.len()).map(JobId);
                 if let Some(known) = self.workflows.iter_mut().find(|known| known.id == *workflow) {
                     known.jobs.extend(ids);
@@ -472,7 +508,10 @@ impl Clients {
     }
 }
 
-fn create_workflow(random: &mut Random) -> Command {
+fn create_workflow(plan: &Plan, random: &mut Random) -> Command {
+    if plan.endless && random.chance(1, 2) {
+        return Command::CreateApplication { name: "app".into() };
+    }
     let row = row(Table::Workflow, WorkflowId(0));
     let default_requirement = self::row(Table::Requirement, WorkflowId(0));
     Command::CreateWorkflow(Box::new(NewWorkflow { row, default_requirement, needs: needs(random) }))

@@ -80,6 +80,8 @@ pub(crate) struct Plan {
     pub delays: usize,
     /// Jobs have policies, and expire.
     pub policies: bool,
+    /// Some of the workflows have no end.
+    pub endless: bool,
     /// Runners hold leases, and vanish.
     pub leases: bool,
     /// Of 100 jobs, so many fail.
@@ -153,6 +155,7 @@ impl Plan {
             delays: [0, 0, 25, 80][random.below(4)],
             policies: random.chance(1, 2),
             leases: random.chance(1, 2),
+            endless: random.chance(1, 3),
             failures: small(random, 0, 30),
             pace: Pace::draw(random),
             jobs_per_batch: small(random, 1, 16),
@@ -186,6 +189,7 @@ impl Plan {
             delays: 0,
             policies: false,
             leases: false,
+            endless: false,
             jobs_per_batch: 16,
             pace: Pace { leave: 0, busy: 0, lost: 0, ..self.pace },
             ..self

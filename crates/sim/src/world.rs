@@ -575,19 +575,26 @@ impl World {
         }
         for _ in 0..1_000 {
             let (open, held) = self.store.look(|db| {
-                let open: Vec<WorkflowId> =
-                    db.workflows.values().filter(|row| !row.canceled).map(|row| row.id).collect();
+                let open = db.workflows.values().filter(|row| !row.canceled);
+                let open: Vec<(WorkflowId, bool)> = open.map(|row| (row.id, row.endless)).collect();
                 let held: Vec<_> = db.jobs.values().filter(|row| row.state.is_held()).copied().collect();
                 (open, held)
             });
             let before = self.summary.handed_out;
-            for id in open {
+            let paused =
+                self.store.look(|db| db.workflows.values().filter(|row| row.paused).map(|row| row.id).collect());
+            let paused: Vec<WorkflowId> = paused;
+            for workflow in paused {
+                self.send(Command::Pause { workflow, paused: false });
+                self.settle()?;
+            }
+            for (id, endless) in open {
                 for labels in [vec![], vec!["gpu", "fast"]] {
                     let claim = Claim {
                         workflow: id,
                         limit: 1_000,
                         labels: LabelSet::new(labels.into_iter().map(Into::into)),
-                        by: ClaimOrder::Queue,
+                        by: if endless { ClaimOrder::Lanes } else { ClaimOrder::Queue },
                         start_on: None,
                         leased: false,
                         wait_until: None,

@@ -265,6 +265,8 @@ fn workflow(jobs: i64) -> WorkflowRow {
         run: 0,
         canceled: false,
         archived: false,
+        endless: false,
+        paused: false,
         has_edges: false,
         default_requirement: RequirementId(1),
         march: None,

@@ -30,6 +30,7 @@ pub(crate) fn apply(db: &Connection, batch: &Batch) -> rusqlite::Result<Outcomes
     for job in &batch.jobs_deleted {
         delete_job(db, *job)?;
     }
+    over(db, &batch.jobs_over)?;
     for workflow in &batch.workflows_deleted {
         delete_workflow(db, *workflow)?;
     }
@@ -60,6 +61,8 @@ fn workflows(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             march,
             march_from,
             Some(row.graph_bytes),
+            Some(i64::from(row.endless)),
+            Some(i64::from(row.paused)),
         ];
         put.execute(params_from_iter(facts.into_iter().chain(row.counts.map(Some))))?;
     }
@@ -270,6 +273,19 @@ fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
     let left: Option<i64> = sql::DELETE_MEMBER.on(db)?.query_row([workflow, job.0], |row| row.get(0)).optional()?;
     if let Some(barrier) = left {
         sql::DELETE_LEFT_BARRIER.on(db)?.execute([workflow, barrier])?;
+    }
+    Ok(())
+}
+
+/// Nothing hangs on them but what was written once.
+fn over(db: &Connection, jobs: &[JobId]) -> rusqlite::Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let (mut job, mut detail) = (sql::DELETE_OVER.on(db)?, sql::DELETE_OVER_DETAIL.on(db)?);
+    for id in jobs {
+        job.execute([id.0])?;
+        detail.execute([id.0])?;
     }
     Ok(())
 }

@@ -39,13 +39,15 @@ pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
 pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {
     let mut counts = [0; STATES];
     for (state, count) in counts.iter_mut().enumerate() {
-        *count = row.get(9 + state)?;
+        *count = row.get(11 + state)?;
     }
     Ok(WorkflowRow {
         id: WorkflowId(row.get(0)?),
         run: row.get(1)?,
         canceled: row.get(2)?,
         archived: row.get(3)?,
+        endless: row.get(9)?,
+        paused: row.get(10)?,
         has_edges: row.get(4)?,
         default_requirement: RequirementId(row.get(5)?),
         march: march(row)?,

@@ -11,7 +11,7 @@ use forebay_domain::ids::{BarrierId, JobId, LaneId, Lsn, RequirementId, Timestam
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::port::{
-    Dependency, GraphRows, JobQuery, JobView, Moment, Read, Reader, Rows, StoreError, WorkflowRows,
+    Dependency, GraphRows, JobQuery, JobView, Moment, Read, Reader, Rows, StoreError, TaskName, WorkflowRows,
 };
 use forebay_domain::state::STATES;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
@@ -163,7 +163,7 @@ impl Reader for SqliteReader {
     }
 
     fn workflow(&mut self, id: WorkflowId) -> Result<Option<WorkflowRow>, StoreError> {
-        workflow(&self.db, id).map_err(sorted)
+        workflow(&self.db, id).map(|found| found.filter(|row| !row.endless)).map_err(sorted)
     }
 
     fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError> {
@@ -185,6 +185,17 @@ impl Reader for SqliteReader {
     fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError> {
         let job = sql::JOB_WITH_DETAIL.on(&self.db);
         job.and_then(|mut job| job.query_row([id.0], job_view).optional()).map_err(sorted)
+    }
+
+    fn task(&mut self, by: &TaskName) -> Result<Option<JobView>, StoreError> {
+        let db = &self.db;
+        let found = match by {
+            TaskName::Job(id) => sql::TASK.on(db).and_then(|mut job| job.query_row([id.0], job_view).optional()),
+            TaskName::Named { workflow, name } => {
+                sql::TASK_NAMED.on(db).and_then(|mut job| job.query_row((workflow.0, name), job_view).optional())
+            }
+        };
+        found.map_err(sorted)
     }
 
     fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError> {

@@ -14,7 +14,7 @@ struct Migration {
 /// In their order; the version of a database is how many of them were applied.
 ///
 /// Once released, a migration is never edited: a change of the schema is a new one at the end.
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         up: include_str!("migrations/0001_engine.up.sql"),
         down: include_str!("migrations/0001_engine.down.sql"),
@@ -42,6 +42,10 @@ const MIGRATIONS: [Migration; 7] = [
     Migration {
         up: include_str!("migrations/0007_barriers.up.sql"),
         down: include_str!("migrations/0007_barriers.down.sql"),
+    },
+    Migration {
+        up: include_str!("migrations/0008_tasks.up.sql"),
+        down: include_str!("migrations/0008_tasks.down.sql"),
     },
 ];
 

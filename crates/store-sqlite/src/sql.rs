@@ -31,7 +31,7 @@ macro_rules! job_columns {
 macro_rules! workflow_columns {
     () => {
         "id, run, is_canceled, is_archived, has_edges, default_requirement_id, march, march_at, graph_bytes, \
-         draft, blocked, ready, claimed, \
+         is_endless, is_paused, draft, blocked, ready, claimed, \
          running, completed, failed, canceled, terminated, disabled, pending_failed, scheduled"
     };
 }
@@ -77,7 +77,8 @@ statements! {
     PUT_SEQUENCE = "INSERT OR REPLACE INTO sequence (name, next) VALUES (?1, ?2)";
     PUT_WORKFLOW = concat!(
         "INSERT OR REPLACE INTO workflow_state (", workflow_columns!(), ") \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
+         ?22, ?23)"
     );
     NEW_LANE = "INSERT INTO lane (id, workflow_id, requirement_id, labels, scheduler_id) VALUES (?1, ?2, ?3, ?4, ?5)";
     PUT_NEEDS =
@@ -115,6 +116,8 @@ statements! {
         "DELETE FROM barrier WHERE workflow_id = ?1 AND barrier_id = ?2 \
          AND NOT EXISTS (SELECT 1 FROM barrier_member m WHERE m.barrier_id = ?2)";
     DELETE_JOB_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1 AND job_id = ?2";
+    DELETE_OVER = "DELETE FROM job WHERE id = ?1";
+    DELETE_OVER_DETAIL = "DELETE FROM job_detail WHERE job_id = ?1";
     DELETE_TIES = "DELETE FROM relation WHERE kind = ?1 AND item = ?2";
     DELETE_WORKFLOW_TIES = "DELETE FROM relation WHERE workflow_id = ?1 AND +kind = ?2";
     DELETE_JOB_RESULTS = "DELETE FROM result WHERE job_id = ?2 AND +workflow_id = ?1";
@@ -178,7 +181,17 @@ statements! {
     JOB_WITH_DETAIL = concat!(
         "SELECT ", job_columns!(), ", d.name, d.payload \
          FROM job j JOIN job_detail d ON d.job_id = j.id CROSS JOIN workflow_state w ON w.id = j.workflow_id \
-         WHERE j.id = ?1 AND (w.march IS NOT 6 OR j.id < w.march_at)"
+         WHERE j.id = ?1 AND w.is_endless = 0 AND (w.march IS NOT 6 OR j.id < w.march_at)"
+    );
+    TASK = concat!(
+        "SELECT ", job_columns!(), ", d.name, d.payload \
+         FROM job j JOIN job_detail d ON d.job_id = j.id CROSS JOIN workflow_state w ON w.id = j.workflow_id \
+         WHERE j.id = ?1 AND w.is_endless = 1"
+    );
+    TASK_NAMED = concat!(
+        "SELECT ", job_columns!(), ", d.name, d.payload \
+         FROM workflow_state w CROSS JOIN job_detail d ON d.workflow_id = w.id CROSS JOIN job j ON j.id = d.job_id \
+         WHERE w.id = ?1 AND w.is_endless = 1 AND d.name = ?2 ORDER BY d.job_id LIMIT 1"
     );
     JOB_NAME = "SELECT name FROM job_detail WHERE job_id = ?1";
     JOB_PREREQUISITES =

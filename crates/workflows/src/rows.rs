@@ -43,7 +43,8 @@ pub(crate) fn form(table: Table, column: &str) -> Form {
         | Table::Handler
         | Table::LocalScheduler
         | Table::ScheduledNode
-        | Table::Task => (&[], &[]),
+        | Table::Task
+        | Table::Application => (&[], &[]),
     };
     if documents.contains(&column) {
         Form::Document

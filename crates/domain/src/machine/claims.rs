@@ -54,7 +54,8 @@ pub(super) enum Progress {
 
 impl Machine {
     pub(super) fn claim(&mut self, now: Timestamp, ticket: Ticket, claim: &Claim) -> Step {
-        self.resident(claim.workflow)?;
+        let endless = self.resident(claim.workflow)?.row.endless;
+        claim.goes_with(endless)?;
         self.needs_lease(now, claim.start_on.filter(|_| claim.leased))?;
         self.begin_claim(now, ticket, claim.clone(), None)
     }
@@ -69,10 +70,10 @@ impl Machine {
     ) -> Step {
         let workflow = claim.workflow;
         let packing = match claim.by {
-            ClaimOrder::Queue => None,
+            ClaimOrder::Queue | ClaimOrder::Lanes => None,
             ClaimOrder::Fitting { capacity, .. } => Some(Packing::new(capacity)),
         };
-        let any_scheduler = matches!(claim.by, ClaimOrder::Queue);
+        let any_scheduler = packing.is_none();
         self.clock += 1;
         let (since, taken, lost) = (self.clock, Vec::new(), 0);
         let mut waiting = WaitingClaim { ticket, claim, since, taken, lost, packing, any_scheduler, report };
@@ -114,9 +115,13 @@ impl Machine {
         if workflow.row.is_complete() {
             return Progress::Done;
         }
+        if workflow.row.paused {
+            let waits = !waiting.took_any() && waiting.claim.limit > 0 && waiting.claim.wait_until.is_some();
+            return if waits { Progress::Idle } else { Progress::Done };
+        }
         if !waiting.took_any() {
             // Whatever it looked at before: its own scheduler's jobs go first if there are any now.
-            waiting.any_scheduler = matches!(waiting.claim.by, ClaimOrder::Queue);
+            waiting.any_scheduler = waiting.packing.is_none();
         }
         loop {
             if let Pass::Starved(lane) = self.pass(now, waiting) {
@@ -250,15 +255,30 @@ impl WaitingClaim {
             ClaimOrder::Fitting { scheduler: own, .. } if !self.any_scheduler => {
                 scheduler.is_none() || scheduler == own
             }
-            ClaimOrder::Fitting { .. } | ClaimOrder::Queue => true,
+            ClaimOrder::Fitting { .. } | ClaimOrder::Queue | ClaimOrder::Lanes => true,
         };
-        own && self.claim.labels.may_take(labels)
+        own && self.claim.may_take(labels)
     }
 
     /// Whether it may take jobs of this lane now.
     pub fn can_take(&self, lane: &Lane) -> bool {
         let fits = self.packing.as_ref().is_none_or(|packing| packing.fits(&lane.needs));
         fits && self.may_take(&lane.row.labels, lane.row.scheduler)
+    }
+}
+
+impl Claim {
+    /// Endless workflows have claims of their own, and others none of those.
+    pub(super) fn goes_with(&self, endless: bool) -> Result<(), Rejection> {
+        if endless == (self.by == ClaimOrder::Lanes) { Ok(()) } else { Err(Rejection::NoSuchWorkflow(self.workflow)) }
+    }
+
+    /// Whether it takes jobs from lanes of these labels.
+    fn may_take(&self, labels: &LabelSet) -> bool {
+        match self.by {
+            ClaimOrder::Queue | ClaimOrder::Fitting { .. } => self.labels.may_take(labels),
+            ClaimOrder::Lanes => self.labels.is_empty() || self.labels == *labels,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) enum Order {
 impl Order {
     pub fn of(by: ClaimOrder) -> Order {
         match by {
-            ClaimOrder::Queue => Order::Queue,
+            ClaimOrder::Queue | ClaimOrder::Lanes => Order::Queue,
             ClaimOrder::Fitting { .. } => Order::Fitting,
         }
     }

@@ -111,17 +111,7 @@ impl Machine {
 
     /// With a parent, they wait for its end.
     fn insert_jobs(&mut self, id: WorkflowId, jobs: &mut Vec<NewJob>, parent: Option<JobId>) -> Step {
-        let default = self.workflows[&id].row.default_requirement;
-        let key = |job: &NewJob| (job.requirement.unwrap_or(default), job.scheduler, job.labels.clone());
-        let known = &self.workflows[&id].lanes;
-        let wanted: BTreeSet<LaneKey> = jobs.iter().map(key).filter(|key| !known.contains_key(key)).collect();
-        if !wanted.is_empty() && self.lanes.len() + wanted.len() > self.limits.lanes_max {
-            return Err(Rejection::Limit { option: "lanes_max", max: self.limits.lanes_max as u64 }.into());
-        }
-        let mut lanes: Vec<LaneId> = Vec::with_capacity(jobs.len());
-        for job in jobs.iter() {
-            lanes.push(self.lane_for(id, key(job))?);
-        }
+        let lanes = self.lanes_of(id, jobs)?;
         let first = JobId(self.take_ids(Sequence::Job, jobs.len()));
         let mut jobs = core::mem::take(jobs);
         if let Some(parent) = parent {
@@ -137,6 +127,22 @@ impl Machine {
         // Its graph is read anew when it is needed; loads wait for these jobs to be there.
         self.dirty(id).graph = None;
         self.carry_out(id, Bulk::create(first, jobs, barriers, born))
+    }
+
+    /// The lane of each of these jobs; the new ones only if there is room for all.
+    pub(super) fn lanes_of(&mut self, id: WorkflowId, jobs: &[NewJob]) -> Result<Vec<LaneId>, Rejection> {
+        let default = self.workflows[&id].row.default_requirement;
+        let key = |job: &NewJob| (job.requirement.unwrap_or(default), job.scheduler, job.labels.clone());
+        let known = &self.workflows[&id].lanes;
+        let wanted: BTreeSet<LaneKey> = jobs.iter().map(key).filter(|key| !known.contains_key(key)).collect();
+        if !wanted.is_empty() && self.lanes.len() + wanted.len() > self.limits.lanes_max {
+            return Err(Rejection::Limit { option: "lanes_max", max: self.limits.lanes_max as u64 });
+        }
+        let mut lanes: Vec<LaneId> = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            lanes.push(self.lane_for(id, key(job))?);
+        }
+        Ok(lanes)
     }
 
     pub(super) fn update_job(&mut self, id: JobId, change: &mut JobChange) -> Step {

@@ -14,7 +14,6 @@ use crate::graph::Graph;
 use crate::ids::{BarrierId, JobId, LaneId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow, NewJob};
 use crate::plan::{Aim, Change, Changed};
-use crate::policy::Tries;
 use crate::state::JobState;
 
 /// A change in bulk, and how far it came.
@@ -269,25 +268,8 @@ impl Machine {
 
     fn insert(&mut self, workflow: WorkflowId, id: JobId, new: Newborn, born: JobState) {
         let Newborn { job, lane, barrier } = new;
-        let row = JobRow {
-            id,
-            workflow,
-            lane,
-            state: born,
-            priority: job.priority,
-            attempt: 1,
-            flags: JobFlags::default()
-                .with(JobFlags::CANCEL_ON_FAILURE, job.cancel_on_failure)
-                .with(JobFlags::SPAWNED, born == JobState::Blocked),
-            node: None,
-            grant: Default::default(),
-            started_at: None,
-            due_at: job.not_before,
-            result: None,
-            tries: Tries::default(),
-            policy: job.policy,
-            expires_at: job.expires_at,
-        };
+        let mut row = job.row(id, workflow, lane, born);
+        row.flags = row.flags.with(JobFlags::SPAWNED, born == JobState::Blocked);
         self.open.new_job(row, JobDetail { job: id, workflow, name: job.name, payload: job.payload });
         match barrier {
             Some(barrier) => self.open.member(id, barrier),

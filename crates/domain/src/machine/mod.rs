@@ -11,6 +11,7 @@ mod open;
 mod outcomes;
 mod policies;
 mod reads;
+mod tasks;
 mod timers;
 mod trace;
 mod waiting;
@@ -530,6 +531,9 @@ impl Machine {
             | Command::Retry { .. }
             | Command::SetState { .. }
             | Command::Heartbeat { .. }
+            | Command::CreateApplication { .. }
+            | Command::Enqueue { .. }
+            | Command::Pause { .. }
             | Command::CreateRequirements { .. }
             | Command::UpdateRequirement { .. }
             | Command::Insert { .. }
@@ -574,6 +578,7 @@ impl Machine {
     }
 
     fn command(&mut self, now: Timestamp, ticket: Ticket, command: &mut Command) -> Step {
+        self.unless_endless(command)?;
         match command {
             Command::CreateWorkflow(new) => Ok(Some(self.create_workflow(new))),
             Command::DeleteWorkflow(workflow) => self.delete_workflow(*workflow),
@@ -592,6 +597,9 @@ impl Machine {
             Command::CreateJobs { workflow, jobs } => self.create_jobs(*workflow, jobs),
             Command::SpawnJobs { parent, jobs } => self.spawn_jobs(*parent, jobs),
             Command::UpdateJob { job, change } => self.update_job(*job, change),
+            Command::CreateApplication { name } => Ok(Some(self.create_application(name))),
+            Command::Enqueue { workflow, jobs } => self.enqueue(now, *workflow, jobs),
+            Command::Pause { workflow, paused } => self.pause(*workflow, *paused),
             Command::Claim(claim) => self.claim(now, ticket, claim),
             Command::Start { job, run, node } => self.start(now, *job, *run, *node),
             Command::Report(report) => self.report(now, ticket, report),
@@ -658,8 +666,8 @@ impl Machine {
             });
         };
         let row = slot.row;
-        self.resident(row.workflow)?;
-        Ok(row)
+        let is_over = self.resident(row.workflow)?.row.is_over(&row);
+        if is_over { Err(Rejection::NoSuchJob(id).into()) } else { Ok(row) }
     }
 
     /// Stops unless the dependents of the workflow's jobs are known.
@@ -713,6 +721,7 @@ impl Machine {
             slot.place = self.open.job(row);
             self.recent.push_back((lsn, id));
         }
+        let place = slot.place;
         if core::mem::take(&mut slot.kept) {
             self.held_kept -= 1;
         }
@@ -722,18 +731,22 @@ impl Machine {
         }
         self.retime(Some(&before), Some(&row));
         let workflow = self.dirty(row.workflow);
+        let is_over = workflow.row.is_over(&row);
         workflow.row.counts[before.state as usize] -= 1;
-        workflow.row.counts[row.state as usize] += 1;
+        workflow.row.counts[row.state as usize] += i64::from(!is_over);
         workflow.progress.note(before.state, row.state);
         workflow.waiting.disown(&before, row.state);
         if let Some(graph) = &mut workflow.graph {
             graph.update(&row);
         }
-        let over = row.state.is_settled() && workflow.row.is_complete();
+        let ends = row.state.is_settled() && workflow.row.is_complete();
+        if is_over {
+            self.open.job_over(row.id, place);
+        }
         if row.state == JobState::Ready {
             self.enter(row);
         }
-        if over {
+        if ends {
             self.reserve(row.workflow, 0);
             self.wake_all(row.workflow);
         }

@@ -1,6 +1,7 @@
 //! The open batch: what has changed since the last one was closed.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use super::{Map, Workflow};
 use crate::batch::{Batch, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
@@ -10,7 +11,7 @@ use crate::ids::{BarrierId, JobId, Lsn, RequirementId, WorkflowId};
 use crate::job::{JobRow, RelationKind};
 
 /// Where a job's row stands among the jobs of the open batch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Place(usize);
 
 /// Rows that a new batch has room for at once, at most.
@@ -22,6 +23,8 @@ pub(super) struct OpenBatch {
     /// Where the jobs of a change in bulk stand: they have no slots, and may change again.
     in_bulk: Map<JobId, Place>,
     workflows: BTreeSet<WorkflowId>,
+    /// Where jobs stand whose rows go in this batch.
+    over: Vec<Place>,
     /// How many changes the batch holds, beside those of workflows.
     changes: usize,
 }
@@ -32,6 +35,7 @@ impl OpenBatch {
             batch: Batch { lsn, ..Batch::default() },
             in_bulk: Map::default(),
             workflows: BTreeSet::new(),
+            over: Vec::new(),
             changes: 0,
         }
     }
@@ -64,6 +68,14 @@ impl OpenBatch {
         next.appends.reserve(self.batch.appends.len().min(RESERVED_MAX));
         let mut batch = core::mem::replace(&mut self.batch, next);
         batch.workflows = self.workflows.iter().filter_map(|id| Some(workflows.get(id)?.row)).collect();
+        // The last first, so that the places of the others stay as they are.
+        self.over.sort_unstable_by(|one, other| other.cmp(one));
+        for Place(place) in self.over.drain(..) {
+            // One that is new has its row: it is deleted as all others are.
+            if !batch.jobs[place].new {
+                batch.jobs.swap_remove(place);
+            }
+        }
         self.in_bulk = Map::default();
         self.workflows.clear();
         self.changes = 0;
@@ -99,12 +111,26 @@ impl OpenBatch {
         self.batch.details.push(detail);
     }
 
+    /// A new job that may change again in this batch.
+    pub fn enqueue(&mut self, row: JobRow, detail: JobDetail) -> Place {
+        let place = Place(self.batch.jobs.len());
+        self.new_job(row, detail);
+        place
+    }
+
     pub fn detail(&mut self, detail: JobDetail) {
         self.batch.details.push(detail);
     }
 
     pub fn delete_job(&mut self, id: JobId) {
         self.batch.jobs_deleted.push(id);
+        self.changes += 1;
+    }
+
+    /// A job that has this place is over, and will not change any more.
+    pub fn job_over(&mut self, id: JobId, place: Place) {
+        self.batch.jobs_over.push(id);
+        self.over.push(place);
         self.changes += 1;
     }
 

@@ -25,9 +25,11 @@ impl Machine {
 
     /// Accepts each outcome alone, then claims if asked to.
     pub(super) fn report(&mut self, now: Timestamp, ticket: Ticket, report: &mut Report) -> Step {
-        if report.completions.is_empty() {
-            self.resident(report.workflow)?;
-        } else {
+        let endless = self.resident(report.workflow)?.row.endless;
+        if let Some(claim) = &report.claim {
+            claim.goes_with(endless)?;
+        }
+        if !report.completions.is_empty() {
             self.needs_graph(report.workflow)?;
             self.needs_jobs(report.workflow, report.completions.iter().map(|completion| completion.job))?;
         }
@@ -74,6 +76,9 @@ impl Machine {
     fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
         let Completion { job, run, attempt, node, grant, outcome, again } = completion;
         let row = self.slots.get(job).ok_or(Rejection::NoSuchJob(*job))?.row;
+        if self.workflows.get(&row.workflow).is_some_and(|owner| owner.row.is_over(&row)) {
+            return Err(Rejection::NoSuchJob(*job));
+        }
         if row.workflow != workflow {
             return Err(Rejection::OtherWorkflow { job: *job, workflow });
         }
@@ -114,18 +119,17 @@ impl Machine {
         if again.is_some() && !row.state.is_held() {
             return Err(Rejection::WrongState { job: *job, state: row.state });
         }
-        let result = ResultId(self.take_ids(Sequence::Row(Table::Result), 1));
+        let result = self.result_of(workflow, &row, completion);
         let blamed = match outcome.state {
             JobState::Failed => outcome.return_code != 0,
             state => matches!(state, JobState::Canceled | JobState::Terminated),
         };
-        self.open.append(Table::Result, result_row(result, run, &row, completion));
         if let Some(again) = again {
             return self.try_again(now, row, again, result).map(drop);
         }
         let dead = event == Event::Fail && row.policy.is_some_and(|policy| policy.on_end == OnEnd::DeadLetter);
         let ended = self.transition(*job, event, |row| {
-            row.result = Some(result);
+            row.result = result;
             row.node = None;
             row.started_at = None;
             row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::DEAD_LETTER, dead);
@@ -134,6 +138,16 @@ impl Machine {
             self.release(now, workflow, *job);
         }
         Ok(())
+    }
+
+    /// Keeps an outcome as a row of its own. Of endless workflows none is kept.
+    fn result_of(&mut self, workflow: WorkflowId, row: &JobRow, completion: &Completion) -> Option<ResultId> {
+        if self.workflows[&workflow].row.endless {
+            return None;
+        }
+        let result = ResultId(self.take_ids(Sequence::Row(Table::Result), 1));
+        self.open.append(Table::Result, result_row(result, &completion.run, row, completion));
+        Some(result)
     }
 
     /// Results that a client brings along: each is the latest of its job from now on.

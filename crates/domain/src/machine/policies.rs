@@ -14,7 +14,7 @@ impl Machine {
         now: Timestamp,
         row: JobRow,
         again: &Again,
-        result: ResultId,
+        result: Option<ResultId>,
     ) -> Result<JobRow, Rejection> {
         let policy = row.policy.expect("only a job with a policy is tried again");
         let failures = row.tries.failures.saturating_add(1);
@@ -22,7 +22,7 @@ impl Machine {
         if max.is_some_and(|max| failures >= max.get()) {
             return self.end_badly(now, row, |row| {
                 row.tries.failures = failures;
-                row.result = Some(result);
+                row.result = result;
             });
         }
         let backoff = || policy.backoff.delay_ms(row.id, row.attempt, failures);
@@ -31,7 +31,7 @@ impl Machine {
             if delay_ms > 0 { (Event::Delay, Some(now.after(delay_ms))) } else { (Event::Retry, None) };
         self.transition(row.id, event, |row| {
             row.tries.failures = failures;
-            row.result = Some(result);
+            row.result = result;
             next_attempt(row, due_at);
         })
     }

@@ -166,7 +166,7 @@ impl Machine {
         let mut at = 0;
         loop {
             let workflow = self.workflows.get(&id).expect("claims do not unload their workflow");
-            let Some(claim) = workflow.waiting.idle.get(at) else { return };
+            let Some(claim) = workflow.waiting.idle.get(at).filter(|_| !workflow.row.paused) else { return };
             let is_for_it = match lanes {
                 None if workflow.row.is_complete() || workflow.heads.any() => true,
                 None => return,

@@ -28,6 +28,8 @@ impl Machine {
             run: 0,
             canceled: false,
             archived: false,
+            endless: false,
+            paused: false,
             has_edges: false,
             default_requirement: requirement,
             march: None,

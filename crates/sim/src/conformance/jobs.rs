@@ -10,7 +10,7 @@ use forebay_domain::ids::{
 };
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
-use forebay_domain::port::{GraphRows, JobQuery, JobSort, Read, Reader, Rows, Store, WorkflowRows};
+use forebay_domain::port::{GraphRows, JobQuery, JobSort, Read, Reader, Rows, Store, TaskName, WorkflowRows};
 use forebay_domain::state::{JobState, STATE_LIST, STATES};
 
 use super::*;
@@ -37,6 +37,7 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("jobs wait at a barrier, and lists name what it waits for", jobs_wait_at_a_barrier),
         ("a deleted job takes all with it that hangs on it", a_deleted_job_takes_all),
         ("a deleted workflow takes all with it and nothing else", a_deleted_workflow_takes_all),
+        ("a job of an endless workflow is found by its name until it is over", a_task_is_found),
         ("a list of jobs filters, sorts and pages", a_list_of_jobs),
         ("dependencies are listed in order with names", dependencies_are_listed),
         ("latest results are those that hot rows name", latest_results_are_listed),
@@ -211,6 +212,8 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         run: 3,
         canceled: true,
         archived: true,
+        endless: false,
+        paused: false,
         has_edges: true,
         march: Some(March::Create { from: JobId(9) }),
         graph_bytes: 5_000,
@@ -234,6 +237,47 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(bench.reader.workflow(W).expect("reads"), Some(row));
     let listed = bench.reader.workflows(&[WorkflowId(2), WorkflowId(9), W]).expect("reads");
     assert_eq!(listed, [workflow_row(2), row]);
+}
+
+fn a_task_is_found<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    bench.commit(ground());
+    let endless = WorkflowRow { endless: true, paused: true, run: -1, ..workflow_row(2) };
+    bench.commit(Batch {
+        workflows: vec![endless],
+        lanes: vec![lane_row(2, 2)],
+        requirements: vec![(endless.id, RequirementId(2), NEEDS)],
+        statements: vec![insert(Table::Application, [row(Table::Application, 1, 2)])],
+        ..Batch::default()
+    });
+    let task = |id| JobRow { workflow: endless.id, lane: LaneId(2), ..job_row(id, 0) };
+    let detail_of = |id: i64, name| detail(&task(id), name, b"payload");
+    let details = vec![detail_of(1, "a"), detail_of(2, "b"), detail_of(3, "b")];
+    bench.commit(Batch { details, ..create([task(1), task(2), task(3)]) });
+    bench.commit(create([job_row(4, 0)]));
+    let named = |bench: &mut Bench<S, R>, workflow, name: &str| {
+        let found = bench.reader.task(&TaskName::Named { workflow, name: name.into() }).expect("reads");
+        found.map(|view| (view.row.id.0, view.payload.len()))
+    };
+    let by_id = |bench: &mut Bench<S, R>, id| {
+        let found = bench.reader.task(&TaskName::Job(JobId(id))).expect("reads");
+        found.map(|view| view.name.to_string())
+    };
+    assert_eq!(named(bench, endless.id, "a"), Some((1, 7)));
+    assert_eq!(named(bench, endless.id, "b"), Some((2, 7)));
+    assert_eq!(named(bench, endless.id, "c"), None);
+    assert_eq!(named(bench, W, "job-4"), None);
+    assert_eq!((by_id(bench, 2), by_id(bench, 4)), (Some("b".to_owned()), None));
+    // Who asks for jobs and workflows does not see them.
+    assert_eq!(bench.reader.job(JobId(1)).expect("reads"), None);
+    assert_eq!(bench.reader.workflow(endless.id).expect("reads"), None);
+    assert_eq!(bench.reader.workflows(&[endless.id]).expect("reads"), [endless]);
+    // Also one that is new in the same batch.
+    bench.commit(Batch { jobs_over: vec![JobId(2), JobId(5)], ..create([task(5)]) });
+    assert_eq!(named(bench, endless.id, "b"), Some((3, 7)));
+    assert_eq!((by_id(bench, 2), by_id(bench, 5)), (None, None));
+    assert_eq!(bench.page(LaneId(2), None, 10), [1, 3]);
+    let Rows::Payloads(left) = bench.read(Read::Payloads(vec![JobId(2), JobId(5)])) else { panic!("payloads") };
+    assert_eq!(left, []);
 }
 
 fn totals_are_summed<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

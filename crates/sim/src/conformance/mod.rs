@@ -96,6 +96,8 @@ fn workflow_row(number: i64) -> WorkflowRow {
         run: 0,
         canceled: false,
         archived: false,
+        endless: false,
+        paused: false,
         has_edges: false,
         default_requirement: RequirementId(number),
         march: None,

@@ -34,7 +34,8 @@ impl Oracle {
                 continue;
             }
             let Some(job) = self.job(write.row.id) else {
-                if self.deleted.contains(&write.row.id) || self.deleted_workflows.contains(&write.row.workflow) {
+                let is_gone = self.deleted.contains(&write.row.id) || self.over.contains(&write.row.id);
+                if is_gone || self.deleted_workflows.contains(&write.row.workflow) {
                     continue;
                 }
                 return Err(format!("{:?} writes {:?}, which is not there", batch.lsn, write.row));
@@ -73,6 +74,10 @@ impl Oracle {
         if let Some(job) = self.deleted.symmetric_difference(&deleted).next() {
             return Err(format!("{:?} deletes {deleted:?}: it is not so for job {job}", batch.lsn));
         }
+        let over: BTreeSet<JobId> = batch.jobs_over.iter().copied().collect();
+        if over != self.over || over.len() != batch.jobs_over.len() {
+            return Err(format!("{:?} removes {:?}, not {:?}", batch.lsn, batch.jobs_over, self.over));
+        }
         let deleted = batch.workflows_deleted.iter().copied().collect();
         if self.deleted_workflows != deleted {
             return Err(format!("{:?} deletes {deleted:?}, not {:?}", batch.lsn, self.deleted_workflows));
@@ -84,6 +89,7 @@ impl Oracle {
         }
         self.dirty_workflows.clear();
         self.deleted.clear();
+        self.over.clear();
         self.deleted_workflows.clear();
         self.results.clear();
         Ok(())
@@ -142,7 +148,7 @@ impl Oracle {
     /// A refusal for a bound is right only where the bound can be reached.
     pub(super) fn may_refuse(&self, option: &str, ticket: Ticket) -> Result<(), Wrong> {
         match option {
-            "lanes_max" | "waiting_max" | "parked_max" | "leases_max" | "graph_bytes_max" => Ok(()),
+            "lanes_max" | "waiting_max" | "parked_max" | "leases_max" | "graph_bytes_max" | "step_max" => Ok(()),
             other => Err(format!("{ticket:?} was refused for {other:?}, which is no option")),
         }
     }

@@ -6,6 +6,7 @@ use forebay_domain::claim::{Needs, Packing};
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Rejection, Report};
 use forebay_domain::ids::{Grant, JobId, Ticket, Timestamp};
 use forebay_domain::job::JobRow;
+use forebay_domain::lane::LabelSet;
 use forebay_domain::state::{Event, JobState};
 
 use super::jobs::{Outcomes, hand_out};
@@ -59,7 +60,7 @@ impl Oracle {
 
     pub(super) fn begin_claim(&mut self, ticket: Ticket, claim: &Claim, outcomes: Option<Outcomes>) {
         let packing = match claim.by {
-            ClaimOrder::Queue => None,
+            ClaimOrder::Queue | ClaimOrder::Lanes => None,
             ClaimOrder::Fitting { capacity, .. } => Some(Packing::new(capacity)),
         };
         let claim = claim.clone();
@@ -74,11 +75,12 @@ impl Oracle {
     /// The job that a claim must take next, and whether it is of any scheduler.
     fn next(&self, claiming: &Claiming) -> Option<(JobId, bool)> {
         let claim = &claiming.claim;
-        if self.workflows.get(&claim.workflow)?.row.canceled {
+        let owner = self.workflows.get(&claim.workflow)?.row;
+        if owner.canceled || owner.paused {
             return None;
         }
         let (own, strict) = match claim.by {
-            ClaimOrder::Queue => return Some((self.first(claiming, |_| true)?, false)),
+            ClaimOrder::Queue | ClaimOrder::Lanes => return Some((self.first(claiming, |_| true)?, false)),
             ClaimOrder::Fitting { scheduler, strict, .. } => (scheduler, strict),
         };
         let is_own = |key: &LaneKey| key.1.is_none() || key.1 == own;
@@ -95,7 +97,7 @@ impl Oracle {
         let workflow = &self.workflows[&claiming.claim.workflow];
         let ready = workflow.jobs.values().filter(|job| {
             job.row.state == JobState::Ready
-                && claiming.claim.labels.may_take(&job.key.2)
+                && may_take(&claiming.claim, &job.key.2)
                 && may(&job.key)
                 && claiming.packing.as_ref().is_none_or(|packing| packing.fits(&workflow.requirements[&job.key.0]))
         });
@@ -272,11 +274,19 @@ impl Oracle {
     }
 }
 
+/// Whether a claim takes jobs of these labels.
+fn may_take(claim: &Claim, labels: &LabelSet) -> bool {
+    match claim.by {
+        ClaimOrder::Queue | ClaimOrder::Fitting { .. } => claim.labels.may_take(labels),
+        ClaimOrder::Lanes => claim.labels == LabelSet::default() || claim.labels == *labels,
+    }
+}
+
 type Order = (Reverse<i64>, [Reverse<i64>; 4], JobId);
 
 fn order(row: &JobRow, needs: &Needs, by: ClaimOrder) -> Order {
     let shape = match by {
-        ClaimOrder::Queue => [Reverse(0); 4],
+        ClaimOrder::Queue | ClaimOrder::Lanes => [Reverse(0); 4],
         ClaimOrder::Fitting { .. } => {
             [Reverse(needs.gpus), Reverse(needs.runtime_seconds), Reverse(needs.memory_bytes), Reverse(needs.cpus)]
         }

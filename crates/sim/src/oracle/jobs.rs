@@ -88,6 +88,31 @@ impl Oracle {
         }
     }
 
+    pub(super) fn may_enqueue(&mut self, id: WorkflowId, jobs: &[NewJob]) -> Result<(), Rejection> {
+        self.endless(id)?;
+        for job in jobs {
+            if job.priority < 0 {
+                return Err(Rejection::NegativePriority(job.priority));
+            }
+            if let Some(requirement) = job.requirement {
+                return Err(Rejection::NoSuchRequirement(requirement));
+            }
+            if let Some(on) = job.depends_on.first() {
+                return Err(Rejection::NoSuchPrerequisite(*on));
+            }
+        }
+        Ok(())
+    }
+
+    /// New jobs that nothing is in the way of but, perhaps, a moment.
+    pub(super) fn ready(&mut self, now: Timestamp, jobs: impl Iterator<Item = JobId>) {
+        for job in jobs {
+            let row = self.job(job).expect("just created").row;
+            let event = if row.due_at.is_some_and(|due| due > now) { Event::Delay } else { Event::Free };
+            self.change(job, event, |_| {}).expect("a new job can be ready");
+        }
+    }
+
     pub(super) fn update_job(&mut self, id: JobId, change: &JobChange) -> Result<(), Rejection> {
         let row = self.known(id)?;
         if change.draft_only && row.state != JobState::Draft {
@@ -166,6 +191,8 @@ impl Oracle {
             JobState::Failed => outcome.return_code != 0,
             state => state == JobState::Canceled || state == JobState::Terminated,
         };
+        let endless = self.workflows[&workflow].row.endless;
+        let result = (!endless).then_some(ResultId(0));
         let ended = match again {
             Some((again, policy)) => self.try_again(now, row, again, policy)?,
             None => self.change(*job, event, |row| {
@@ -173,23 +200,25 @@ impl Oracle {
                 row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::DEAD_LETTER, dead);
                 row.node = None;
                 row.started_at = None;
-                row.result = Some(ResultId(0));
+                row.result = result;
             })?,
         };
-        self.results.push(
-            [
-                Value::Int(workflow.0),
-                Value::Int(job.0),
-                Value::Int(*run),
-                Value::Int(row.attempt),
-                Value::Int(node.or(row.node).map_or(0, |node| node.0)),
-                Value::Int(outcome.return_code),
-                Value::Real(outcome.exec_time_minutes),
-                Value::Text(outcome.completion_time.clone()),
-                Value::Int(outcome.state.number()),
-            ]
-            .into(),
-        );
+        if !endless {
+            self.results.push(
+                [
+                    Value::Int(workflow.0),
+                    Value::Int(job.0),
+                    Value::Int(*run),
+                    Value::Int(row.attempt),
+                    Value::Int(node.or(row.node).map_or(0, |node| node.0)),
+                    Value::Int(outcome.return_code),
+                    Value::Real(outcome.exec_time_minutes),
+                    Value::Text(outcome.completion_time.clone()),
+                    Value::Int(outcome.state.number()),
+                ]
+                .into(),
+            );
+        }
         if ended.state.has_ended() {
             self.release(now, *job);
         }
@@ -199,6 +228,7 @@ impl Oracle {
     /// After a failure: another attempt, at once or later, or the end.
     fn try_again(&mut self, now: Timestamp, row: JobRow, again: Again, policy: Policy) -> Result<JobRow, Rejection> {
         let failures = row.tries.failures + 1;
+        let result = (!self.workflows[&row.workflow].row.endless).then_some(ResultId(0));
         let left = again.failures_max.or(policy.failures_max).is_none_or(|max| failures < max.get());
         let delay_ms = again.delay_ms.unwrap_or_else(|| policy.backoff.delay_ms(row.id, row.attempt, failures));
         let event = match (left, delay_ms > 0) {
@@ -208,7 +238,7 @@ impl Oracle {
         };
         self.change(row.id, event, |row| {
             row.tries.failures = failures;
-            row.result = Some(ResultId(0));
+            row.result = result;
             row.node = None;
             row.started_at = None;
             match event {
@@ -250,8 +280,9 @@ impl Oracle {
 
     /// A job has ended: what waited for it alone goes on.
     pub(super) fn release(&mut self, now: Timestamp, job: JobId) {
-        let workflow = &self.workflows[&self.of_job[&job]];
-        for dependent in workflow.jobs[&job].by.clone() {
+        // One that is over has none.
+        let Some(ended) = self.job(job) else { return };
+        for dependent in ended.by.clone() {
             self.go_on(now, dependent);
         }
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::Row;
 use forebay_domain::claim::Needs;
-use forebay_domain::command::{Answer, Command, Rejection};
+use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Rejection};
 use forebay_domain::ids::{Grant, JobId, LaneId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, Payload, RelationKind};
 use forebay_domain::lane::LabelSet;
@@ -49,6 +49,8 @@ pub struct Oracle {
     dirty: BTreeSet<JobId>,
     dirty_workflows: BTreeSet<WorkflowId>,
     deleted: BTreeSet<JobId>,
+    /// Of endless workflows, ended.
+    over: BTreeSet<JobId>,
     deleted_workflows: BTreeSet<WorkflowId>,
     /// Written, or deleted, by parts of a march that is not over.
     marched: BTreeSet<JobId>,
@@ -94,6 +96,7 @@ impl Oracle {
             dirty: BTreeSet::new(),
             dirty_workflows: BTreeSet::new(),
             deleted: BTreeSet::new(),
+            over: BTreeSet::new(),
             deleted_workflows: BTreeSet::new(),
             marched: BTreeSet::new(),
             judged: BTreeMap::new(),
@@ -219,6 +222,7 @@ impl Oracle {
         command: &Command,
         created: Option<i64>,
     ) -> Result<Option<Answer>, Rejection> {
+        self.unless_endless(command)?;
         Ok(Some(match command {
             Command::With { command, .. } => return self.act(now, ticket, command, created),
             Command::CreateWorkflow(new) => {
@@ -263,9 +267,27 @@ impl Oracle {
                 Answer::Done
             }
             Command::DeleteJobs { workflow, job } => Answer::Count(self.delete_jobs(now, *workflow, *job)?),
+            Command::CreateApplication { .. } => {
+                let Some(id) = created else { return Ok(Some(Answer::Created(0))) };
+                self.create_application(WorkflowId(id));
+                Answer::Created(id)
+            }
+            Command::Enqueue { workflow, jobs } => {
+                self.may_enqueue(*workflow, jobs)?;
+                let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
+                self.create_jobs(*workflow, jobs, first, None);
+                self.ready(now, (first..).take(jobs.len()).map(JobId));
+                Answer::Created(first)
+            }
+            Command::Pause { workflow, paused } => {
+                self.endless(*workflow)?.row.paused = *paused;
+                self.dirty_workflows.insert(*workflow);
+                Answer::Done
+            }
             Command::Claim(claim) => {
                 if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
-                    self.workflow(claim.workflow)?;
+                    let endless = self.workflow(claim.workflow)?.row.endless;
+                    goes_with(claim, endless)?;
                     self.needs_lease(claim)?;
                     self.begin_claim(ticket, claim, None);
                 }
@@ -275,7 +297,8 @@ impl Oracle {
             Command::Report(report) => {
                 if let Some(claim) = &report.claim {
                     if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
-                        self.workflow(report.workflow)?;
+                        let endless = self.workflow(report.workflow)?.row.endless;
+                        goes_with(claim, endless)?;
                         self.needs_lease(claim)?;
                         self.begin_report(now, ticket, report);
                     }
@@ -319,6 +342,57 @@ impl Oracle {
         self.workflows.get_mut(&id).ok_or(Rejection::NoSuchWorkflow(id))
     }
 
+    fn endless(&mut self, id: WorkflowId) -> Result<&mut Workflow, Rejection> {
+        let found = self.workflows.get_mut(&id).filter(|workflow| workflow.row.endless);
+        found.ok_or(Rejection::NoSuchWorkflow(id))
+    }
+
+    /// What is done to workflows from their beginning to their end is not done to endless ones.
+    fn unless_endless(&self, command: &Command) -> Result<(), Rejection> {
+        let is_endless = |id: &WorkflowId| self.workflows.get(id).is_some_and(|workflow| workflow.row.endless);
+        let of_job = |job: &JobId| self.of_job.get(job).is_some_and(is_endless);
+        match command {
+            Command::DeleteWorkflow(workflow)
+            | Command::CancelWorkflow(workflow)
+            | Command::ArchiveWorkflow { workflow, .. }
+            | Command::NewRun { workflow, .. }
+            | Command::ResetJobs { workflow, .. }
+            | Command::Initialize { workflow, .. }
+            | Command::CreateJobs { workflow, .. }
+            | Command::DeleteJobs { workflow, .. }
+            | Command::Heartbeat { workflow, begin: true, .. }
+            | Command::CreateRequirements { workflow, .. }
+            | Command::UpdateRequirement { workflow, .. }
+            | Command::Insert { workflow, .. } => {
+                if is_endless(workflow) {
+                    Err(Rejection::NoSuchWorkflow(*workflow))
+                } else {
+                    Ok(())
+                }
+            }
+            Command::SpawnJobs { parent: job, .. } | Command::UpdateJob { job, .. } => {
+                if of_job(job) {
+                    Err(Rejection::NoSuchJob(*job))
+                } else {
+                    Ok(())
+                }
+            }
+            Command::CreateWorkflow(_)
+            | Command::CreateApplication { .. }
+            | Command::Enqueue { .. }
+            | Command::Pause { .. }
+            | Command::Heartbeat { begin: false, .. }
+            | Command::Claim(_)
+            | Command::Start { .. }
+            | Command::Report(_)
+            | Command::Retry { .. }
+            | Command::SetState { .. }
+            | Command::Apply(_)
+            | Command::With { .. }
+            | Command::Flush(_) => Ok(()),
+        }
+    }
+
     fn job(&self, id: JobId) -> Option<&Job> {
         self.workflows.get(self.of_job.get(&id)?)?.jobs.get(&id)
     }
@@ -341,6 +415,13 @@ impl Oracle {
         edit(row);
         let row = *row;
         self.dirty.insert(id);
+        let owner = self.workflows.get_mut(&workflow).expect("of a job");
+        if owner.row.endless && row.state.has_ended() && !row.flags.has(JobFlags::DEAD_LETTER) {
+            owner.jobs.remove(&id);
+            self.of_job.remove(&id);
+            self.dirty.remove(&id);
+            self.over.insert(id);
+        }
         Ok(row)
     }
 
@@ -419,6 +500,11 @@ impl Oracle {
 }
 
 type Judged = (JobId, Result<(), Rejection>);
+
+/// Endless workflows have claims of their own.
+fn goes_with(claim: &Claim, endless: bool) -> Result<(), Rejection> {
+    if endless == (claim.by == ClaimOrder::Lanes) { Ok(()) } else { Err(Rejection::NoSuchWorkflow(claim.workflow)) }
+}
 
 /// Answers are alike but for the numbers of lanes, results and statements, which are the machine's.
 fn same_answer(answer: &Answer, expected: &Answer) -> bool {

@@ -118,6 +118,9 @@ impl Db {
         for &job in &batch.jobs_deleted {
             self.delete_job(job);
         }
+        for &job in &batch.jobs_over {
+            self.delete_job(job);
+        }
         for &workflow in &batch.workflows_deleted {
             self.delete_workflow(workflow);
         }
@@ -151,6 +154,9 @@ impl Db {
             }
         }
         let known = |job: &JobId| self.jobs.contains_key(job) || created.contains(job);
+        if let Some(job) = batch.jobs_over.iter().find(|job| !known(job)) {
+            return Err(format!("job {job} is over, but is not there"));
+        }
         for (job, on) in &batch.edges.direct {
             if !known(job) || !known(on) {
                 return Err(format!("edge {job} on {on} has an end that is not there"));

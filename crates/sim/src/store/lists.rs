@@ -7,7 +7,7 @@ use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Match, Paging, Query, Row, Table, Value};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
-use forebay_domain::port::{Dependency, JobQuery, JobSort, JobView};
+use forebay_domain::port::{Dependency, JobQuery, JobSort, JobView, TaskName};
 
 use super::Db;
 
@@ -37,6 +37,21 @@ impl Db {
     }
 
     pub fn job(&self, id: JobId) -> Option<JobView> {
+        self.view(id).filter(|view| !self.workflows[&view.row.workflow].endless)
+    }
+
+    pub fn task(&self, by: &TaskName) -> Option<JobView> {
+        let found = match by {
+            TaskName::Job(id) => self.view(*id),
+            TaskName::Named { workflow, name } => {
+                let mut views = self.jobs_of(*workflow).filter_map(|row| self.view(row.id));
+                views.find(|view| view.name == *name)
+            }
+        };
+        found.filter(|view| self.workflows[&view.row.workflow].endless)
+    }
+
+    fn view(&self, id: JobId) -> Option<JobView> {
         let row = *self.jobs.get(&id).filter(|row| id < self.hidden_from(row.workflow))?;
         let detail = self.details.get(&id)?;
         Some(JobView { row, name: detail.name.clone(), payload: detail.payload.clone() })
@@ -45,7 +60,7 @@ impl Db {
     pub fn jobs(&self, query: &JobQuery) -> (Vec<JobView>, u64) {
         let mut found: Vec<JobView> = self
             .jobs_of(query.workflow)
-            .filter_map(|row| self.job(row.id))
+            .filter_map(|row| self.view(row.id))
             .filter(|view| self.is_asked_for(query, view))
             .collect();
         found.sort_by(|a, b| {

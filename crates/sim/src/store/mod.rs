@@ -10,7 +10,7 @@ use forebay_domain::batch::{Batch, Outcomes, WorkflowRow};
 use forebay_domain::catalog::{Paging, Query, Row, Table};
 use forebay_domain::ids::{JobId, Lsn, WorkflowId};
 use forebay_domain::job::RelationKind;
-use forebay_domain::port::{Dependency, JobQuery, JobView, Read, Reader, Recovered, Rows, Store, StoreError};
+use forebay_domain::port::{Dependency, JobQuery, JobView, Read, Reader, Recovered, Rows, Store, StoreError, TaskName};
 use forebay_domain::state::STATES;
 
 pub use db::Db;
@@ -114,7 +114,7 @@ impl Reader for MemoryReader {
     }
 
     fn workflow(&mut self, id: WorkflowId) -> Result<Option<WorkflowRow>, StoreError> {
-        Ok(lock(&self.shared).db.workflow(id))
+        Ok(lock(&self.shared).db.workflow(id).filter(|row| !row.endless))
     }
 
     fn workflows(&mut self, ids: &[WorkflowId]) -> Result<Vec<WorkflowRow>, StoreError> {
@@ -134,6 +134,10 @@ impl Reader for MemoryReader {
 
     fn job(&mut self, id: JobId) -> Result<Option<JobView>, StoreError> {
         Ok(lock(&self.shared).db.job(id))
+    }
+
+    fn task(&mut self, by: &TaskName) -> Result<Option<JobView>, StoreError> {
+        Ok(lock(&self.shared).db.task(by))
     }
 
     fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError> {

@@ -66,7 +66,7 @@ fn a_new_attempt_that_is_told_before_its_commit_is_noticed() {
     let sabotage = Some(Sabotage::UncommittedAttempt);
     let options = Options { egress: Some(Egress::AtOnce), oracle: false, sabotage, ..Options::default() };
     let what = first_wrong(&options, 1_000);
-    assert!(what.contains("was handed out, but there is"), "{what}");
+    assert!(what.contains("was handed out, but there is") || what.contains("handed out of nowhere"), "{what}");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_lost_edge_is_noticed() {
 #[test]
 fn a_page_that_knows_nothing_of_recent_changes_is_noticed() {
     let what = notices(Sabotage::NoRecent, 400);
-    let words = ["handed out", "counts otherwise", "nothing more goes on"];
+    let words = ["handed out", "counts otherwise", "nothing more goes on", "is changed, but is not there"];
     assert!(words.iter().any(|word| what.contains(word)), "{what}");
 }
 

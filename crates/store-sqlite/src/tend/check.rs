@@ -115,7 +115,18 @@ const NOWHERE: &[(&str, &str)] = &[
     ),
     (
         "a workflow that the catalog does not know",
-        "SELECT s.id, s.id FROM workflow_state s LEFT JOIN workflow w ON w.id = s.id WHERE w.id IS NULL",
+        "SELECT s.id, s.id FROM workflow_state s LEFT JOIN workflow w ON w.id = s.id \
+         WHERE w.id IS NULL AND s.is_endless = 0",
+    ),
+    (
+        "an endless workflow that is of no application",
+        "SELECT s.id, s.id FROM workflow_state s LEFT JOIN application a ON a.workflow_id = s.id \
+         WHERE s.is_endless = 1 AND a.id IS NULL",
+    ),
+    (
+        "an application without its workflow",
+        "SELECT a.id, a.workflow_id FROM application a LEFT JOIN workflow_state s ON s.id = a.workflow_id \
+         WHERE s.id IS NULL",
     ),
 ];
 

@@ -27,6 +27,8 @@ pub fn everything(lsn: u64) -> Batch {
         run: 0,
         canceled: false,
         archived: false,
+        endless: false,
+        paused: false,
         has_edges: true,
         default_requirement: RequirementId(1),
         march: None,

@@ -1,0 +1,131 @@
+//! Endless workflows: the tasks of an application. Jobs come one by one or some at a time, are ready at
+//! once or at their moment, and are gone when they end.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{Machine, Slot, Step, Workflow};
+use crate::batch::{ENDLESS_RUN, JobDetail, Sequence, WorkflowRow};
+use crate::catalog::{Statement, Table, Value};
+use crate::claim::Needs;
+use crate::command::{Answer, Command, Rejection};
+use crate::ids::{JobId, RequirementId, Timestamp, WorkflowId};
+use crate::job::NewJob;
+use crate::state::{JobState, STATES};
+
+/// What jobs of endless workflows need: they are not packed.
+const NEEDS: Needs = Needs { cpus: 0, memory_bytes: 0, gpus: 0, nodes: 1, runtime_seconds: 0 };
+
+impl Machine {
+    pub(super) fn create_application(&mut self, name: &str) -> Answer {
+        let id = WorkflowId(self.take_ids(Sequence::Row(Table::Workflow), 1));
+        let number = self.take_ids(Sequence::Row(Table::Application), 1);
+        // The catalog knows nothing of what it needs.
+        let requirement = RequirementId(0);
+        self.make_room(0);
+        let mut workflow = Workflow::new(WorkflowRow {
+            id,
+            run: ENDLESS_RUN,
+            canceled: false,
+            archived: false,
+            endless: true,
+            paused: false,
+            has_edges: false,
+            default_requirement: requirement,
+            march: None,
+            graph_bytes: 0,
+            counts: [0; STATES],
+        });
+        workflow.requirements.insert(requirement, NEEDS);
+        self.workflows.insert(id, workflow);
+        self.dirty(id);
+        self.open.requirement(id, requirement, NEEDS);
+        let row = Box::new([Value::Int(number), Value::Int(id.0), Value::Text(name.into())]);
+        self.open.statement(Statement::Insert { table: Table::Application, rows: alloc::vec![row] });
+        Answer::Created(id.0)
+    }
+
+    /// All or nothing. They are in their lanes at once: whoever waits for one gets it in the same batch.
+    pub(super) fn enqueue(&mut self, now: Timestamp, id: WorkflowId, jobs: &mut Vec<NewJob>) -> Step {
+        let endless = self.resident(id)?.row.endless;
+        if !endless {
+            return Err(Rejection::NoSuchWorkflow(id).into());
+        }
+        if jobs.len() > self.limits.step_max {
+            return Err(Rejection::Limit { option: "step_max", max: self.limits.step_max as u64 }.into());
+        }
+        for job in jobs.iter() {
+            if job.priority < 0 {
+                return Err(Rejection::NegativePriority(job.priority).into());
+            }
+            if let Some(requirement) = job.requirement {
+                return Err(Rejection::NoSuchRequirement(requirement).into());
+            }
+            if let Some(on) = job.depends_on.first() {
+                return Err(Rejection::NoSuchPrerequisite(*on).into());
+            }
+        }
+        let lanes = self.lanes_of(id, jobs)?;
+        let first = self.take_ids(Sequence::Job, jobs.len());
+        let lsn = self.open.lsn();
+        // Payloads that are not kept in memory are read once they are there.
+        self.dirty(id).details = lsn;
+        for ((job, lane), number) in core::mem::take(jobs).into_iter().zip(lanes).zip(first..) {
+            let waits = job.not_before.is_some_and(|at| at > now);
+            let state = if waits { JobState::Scheduled } else { JobState::Ready };
+            let row = job.row(JobId(number), id, lane, state);
+            let is_small = job.payload.len() <= self.limits.payload_inline_max as usize;
+            let payload = is_small.then(|| job.payload.clone());
+            let detail = JobDetail { job: row.id, workflow: id, name: job.name, payload: job.payload };
+            let place = self.open.enqueue(row, detail);
+            self.slots.insert(row.id, Slot { armed: lsn, place, payload, ..Slot::read(row, lsn) });
+            self.recent.push_back((lsn, row.id));
+            self.dirty(id).row.counts[state as usize] += 1;
+            self.retime(None, Some(&row));
+            if state == JobState::Ready {
+                self.enter(row);
+            }
+        }
+        Ok(Some(Answer::Created(first)))
+    }
+
+    pub(super) fn pause(&mut self, id: WorkflowId, paused: bool) -> Step {
+        let endless = self.resident(id)?.row.endless;
+        if !endless {
+            return Err(Rejection::NoSuchWorkflow(id).into());
+        }
+        self.dirty(id).row.paused = paused;
+        self.wake_all(id);
+        Ok(Some(Answer::Done))
+    }
+
+    /// To what has no end is not done what is done to a workflow from its beginning to its end: for who
+    /// asks so, it is not there.
+    pub(super) fn unless_endless(&self, command: &Command) -> Result<(), Rejection> {
+        let is_endless = |id: &WorkflowId| self.workflows.get(id).is_some_and(|workflow| workflow.row.endless);
+        match command {
+            Command::DeleteWorkflow(workflow)
+            | Command::CancelWorkflow(workflow)
+            | Command::ArchiveWorkflow { workflow, .. }
+            | Command::NewRun { workflow, .. }
+            | Command::ResetJobs { workflow, .. }
+            | Command::Initialize { workflow, .. }
+            | Command::CreateJobs { workflow, .. }
+            | Command::DeleteJobs { workflow, .. }
+            | Command::Heartbeat { workflow, begin: true, .. }
+            | Command::CreateRequirements { workflow, .. }
+            | Command::UpdateRequirement { workflow, .. }
+            | Command::Insert { workflow, .. }
+                if is_endless(workflow) =>
+            {
+                Err(Rejection::NoSuchWorkflow(*workflow))
+            }
+            Command::SpawnJobs { parent: job, .. } | Command::UpdateJob { job, .. }
+                if self.slots.get(job).is_some_and(|slot| is_endless(&slot.row.workflow)) =>
+            {
+                Err(Rejection::NoSuchJob(*job))
+            }
+            _ => Ok(()),
+        }
+    }
+}
