@@ -152,7 +152,7 @@ pub(super) async fn load(
 }
 
 /// Whether there was a job.
-async fn one_job(
+pub(super) async fn one_job(
     http: &mut Http,
     workflow: i64,
     node: i64,
@@ -206,7 +206,7 @@ fn ids(answer: &str) -> impl Iterator<Item = &str> {
     answer.split("{\"id\":").skip(1).filter_map(|rest| rest.split([',', '}']).next())
 }
 
-fn result(id: &str, workflow: i64, node: i64) -> String {
+pub(super) fn result(id: &str, workflow: i64, node: i64) -> String {
     format!(
         r#"{{"job_id":{id},"workflow_id":{workflow},"run_id":1,"attempt_id":1,"compute_node_id":{node},"return_code":0,"exec_time_minutes":0.01,"completion_time":"2026-01-01T00:00:00Z","status":"completed"}}"#
     )

@@ -2,7 +2,10 @@
 //! figures are this machine's, today; the ratio is what may be quoted.
 
 pub mod echo;
+mod graph;
+mod hour;
 mod load;
+mod neighbour;
 mod run;
 mod start;
 mod workflows;
@@ -32,6 +35,34 @@ pub enum Bench {
         seconds: u64,
         #[arg(long, default_value = "power")]
         durability: String,
+    },
+    /// Claims of one workflow while many jobs of another are created, initialized, reset and deleted.
+    Neighbour {
+        #[arg(long, default_value_t = 100_000)]
+        jobs: usize,
+        #[arg(long, default_value = "process")]
+        durability: String,
+        /// A binary that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// The first outcome of a large graph after a start, while others are served; and its memory.
+    Graph {
+        #[arg(long, default_value_t = 1_000_000)]
+        jobs: usize,
+        /// A binary that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// Steady work with lists read beside it: the log of the database keeps its bound.
+    Hour {
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+        #[arg(long, default_value = "process")]
+        durability: String,
+        /// A binary that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
     },
     /// How soon a server takes claims with many ready jobs in its database, and its memory.
     Start {
@@ -74,6 +105,9 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Run { jobs, parallel, rounds } => run::run(jobs, parallel, rounds),
         Bench::Load { ready, runners, seconds, durability } => load::run(ready, runners, seconds, &durability),
+        Bench::Graph { jobs, binary } => graph::run(jobs, binary),
+        Bench::Hour { minutes, durability, binary } => hour::run(minutes, &durability, binary),
+        Bench::Neighbour { jobs, durability, binary } => neighbour::run(jobs, &durability, binary),
         Bench::Workflows { peer, seconds, ready_max, binary } => workflows::run(&peer, seconds, ready_max, binary),
         Bench::Start { ready, binary } => start::run(ready, binary),
         Bench::Engine { quick } => engine(quick),
