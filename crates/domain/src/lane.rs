@@ -7,6 +7,7 @@ use core::ops::{Deref, DerefMut};
 use crate::batch::LaneRow;
 use crate::claim::Needs;
 use crate::ids::JobId;
+use crate::limits::Limits;
 use crate::window::{Horizon, Window};
 
 /// The place of a job within its lane: higher priority first, then lower id.
@@ -77,13 +78,19 @@ pub struct Lane {
     pub group: usize,
     /// How it stands in the orders of its workflow's lanes.
     pub stands: Option<Next>,
+    /// How many jobs its window is to have after a page, as far as there are so many.
+    pub target: usize,
+    /// Jobs that were taken since its last page was asked for.
+    pub taken: usize,
+    /// How many jobs of it are counted among those of all windows.
+    pub counted: usize,
     window: Window<OrderKey>,
 }
 
 impl Lane {
     /// A lane whose store holds ready jobs, or none.
     pub fn new(row: LaneRow, needs: Needs, has_ready: bool) -> Lane {
-        Lane { row, needs, group: 0, stands: None, window: Window::new(has_ready) }
+        Lane { row, needs, group: 0, stands: None, target: 0, taken: 0, counted: 0, window: Window::new(has_ready) }
     }
 
     /// Its next job, or the bound beyond which that is to be read. `None`: no job is ready.
@@ -96,6 +103,22 @@ impl Lane {
             Horizon::At(key) => Some(Next { key, is_bound: true }),
             Horizon::Open => None,
         }
+    }
+
+    /// A page has come: fits the window to what was taken meanwhile, which is the rate of claims times the
+    /// time of a page. One that ran empty grows at least to twice its size, one that is too large shrinks
+    /// slowly.
+    pub fn resize(&mut self, limits: &Limits) {
+        let Limits { window_min, window_max, window_factor, .. } = *limits;
+        let needed = self.taken.saturating_mul(window_factor);
+        let grown = if self.is_empty() { self.target.saturating_mul(2) } else { 0 };
+        let shrunk = self.target - self.target.div_ceil(8);
+        self.target = needed.max(grown).max(shrunk).clamp(window_min.min(window_max), window_max);
+    }
+
+    /// It has few jobs left and more behind, and no page of them is on its way.
+    pub fn is_low(&self) -> bool {
+        !self.asked && self.is_behind() && self.len() < (self.target / 2).max(1)
     }
 
     /// It has nothing to give before a page was read.

@@ -15,10 +15,16 @@ pub enum Egress {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Limits {
     pub egress: Egress,
+    /// Jobs that one lane's window is filled up to at least, if so many are ready.
+    pub window_min: usize,
     /// Jobs that one lane's window holds at most.
     pub window_max: usize,
-    /// A lane with fewer jobs in its window, and more behind, asks for a page.
-    pub window_low: usize,
+    /// A window is filled up to so many times the jobs that are taken from it while a page is read.
+    pub window_factor: usize,
+    /// Jobs in the windows of all lanes. Over it the longest give up their last ones; each keeps its first.
+    pub windows_jobs_max: usize,
+    /// Bytes of payload that are kept beside the jobs in memory. Others are read when they are handed out.
+    pub windows_bytes_max: usize,
     /// Jobs of one page.
     pub page_max: u32,
     /// A larger payload is not kept beside its window entry, in bytes.
@@ -58,9 +64,12 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             egress: Egress::default(),
-            window_max: 4096,
-            window_low: 1024,
-            page_max: 2048,
+            window_min: 64,
+            window_max: 16_384,
+            window_factor: 4,
+            windows_jobs_max: 1 << 17,
+            windows_bytes_max: 64 << 20,
+            page_max: 4096,
             payload_inline_max: 16 * 1024,
             recent_max: 1 << 18,
             held_max: 1 << 17,

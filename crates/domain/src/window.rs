@@ -145,6 +145,12 @@ impl<K: Copy + Ord> Window<K> {
         Some(evicted)
     }
 
+    /// Takes the last `n` keys out, but never the first one.
+    pub fn shed(&mut self, n: usize) -> Vec<K> {
+        let kept = self.keys.len().saturating_sub(n).max(1);
+        core::iter::from_fn(|| self.evict(kept)).collect()
+    }
+
     /// Remembers a key behind the horizon until no page in flight can miss it.
     pub fn remember(&mut self, key: K, lsn: Lsn) {
         self.recent.insert(key, lsn);

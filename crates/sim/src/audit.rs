@@ -131,6 +131,10 @@ impl Auditor {
             return;
         }
         self.accepted.retain(|text, _| self.stored.contains_key(text));
+        // What is reported once more from here on was not asked for.
+        for known in self.flushing.values_mut() {
+            known.retain(|text| self.stored.contains_key(text));
+        }
         self.ended.retain(|(job, run, attempt)| self.stored_ends.contains(&(job.0, *run, *attempt)));
         self.handed.retain(|(job, attempt)| {
             let stored = db.jobs.get(job);
@@ -272,6 +276,10 @@ impl Auditor {
                 continue;
             }
             let Some(stored) = db.jobs.get(&row.id) else {
+                // Whoever created it may not have been told.
+                if row.policy.is_some() || row.expires_at.is_some() {
+                    self.mortal.insert(row.id);
+                }
                 if self.may_be_over(row.id, row.workflow) {
                     continue;
                 }

@@ -118,7 +118,10 @@ impl Plan {
         let limits = Limits {
             egress: options.egress.unwrap_or(drawn),
             window_max,
-            window_low: small(random, 1, window_max as i64),
+            window_min: small(random, 1, window_max as i64),
+            window_factor: small(random, 1, 4),
+            windows_jobs_max: if random.chance(1, 2) { small(random, 1, 12) } else { 1000 },
+            windows_bytes_max: if random.chance(1, 2) { small(random, 0, 60) } else { 1000 },
             page_max: small(random, 1, 8) as u32,
             payload_inline_max: small(random, 0, 12) as u32,
             recent_max: if random.chance(1, 2) { small(random, 4, 20) } else { 1000 },
@@ -166,17 +169,20 @@ impl Plan {
 
 impl Plan {
     fn lanes_only(self) -> Plan {
-        let Limits { egress, window_max, window_low, page_max, payload_inline_max, recent_max, claim_max, .. } =
-            self.limits;
+        let usual = Limits::default();
         let limits = Limits {
-            egress,
-            window_max,
-            window_low,
-            page_max,
-            payload_inline_max,
-            recent_max,
-            claim_max,
-            ..Limits::default()
+            held_max: usual.held_max,
+            lanes_max: usual.lanes_max,
+            workflows_max: usual.workflows_max,
+            waiting_max: usual.waiting_max,
+            parked_max: usual.parked_max,
+            timers_window: usual.timers_window,
+            leases_max: usual.leases_max,
+            graph_bytes_max: usual.graph_bytes_max,
+            step_max: usual.step_max,
+            part_max: usual.part_max,
+            id_block: usual.id_block,
+            ..self.limits
         };
         Plan {
             limits,

@@ -499,6 +499,8 @@ impl World {
         let limits = &self.plan.limits;
         let bounds = [
             ("window_max", stats.window_longest, limits.window_max),
+            ("windows_jobs_max", stats.windowed, limits.windows_jobs_max.max(stats.lanes)),
+            ("windows_bytes_max", stats.payload_bytes, limits.windows_bytes_max),
             ("waiting_max", stats.waiting, limits.waiting_max),
             ("leases_max", stats.leases, limits.leases_max),
             ("timers_window", stats.timers, limits.timers_window),

@@ -170,7 +170,7 @@ impl Machine {
             if let Some(packing) = &mut waiting.packing {
                 packing.take(&needs);
             }
-            self.want_page(place.lane);
+            self.took_from(place.lane);
         }
         self.groups = groups;
         pass
@@ -178,18 +178,17 @@ impl Machine {
 
     fn hand(&mut self, now: Timestamp, job: JobId, waiting: &mut WaitingClaim) {
         let grant = self.granted.next();
-        let mut row =
-            self.transition(job, Event::Claim, |row| begin(row, now, grant)).expect("what is in a window is ready");
+        self.transition(job, Event::Claim, |row| begin(row, now, grant)).expect("what is in a window is ready");
         self.granted = grant;
         if let Some(node) = waiting.claim.start_on {
             let start = |row: &mut JobRow| {
                 row.node = Some(node);
                 row.started_at = Some(now);
             };
-            row = self.transition(job, Event::Start, start).expect("it was just claimed");
+            self.transition(job, Event::Start, start).expect("it was just claimed");
         }
-        let slot = self.slots.get_mut(&job).expect("it was just claimed");
-        waiting.taken.push((row, slot.payload.take()));
+        let payload = self.slots.take_payload(job);
+        waiting.taken.push((*self.row(job), payload));
         self.tracer.note(Trace::Taken(waiting.ticket, job));
     }
 

@@ -169,7 +169,7 @@ impl Machine {
         if let (Some(name), Some(payload)) = (change.name.take(), change.payload.take()) {
             let lsn = self.open.lsn();
             self.dirty(row.workflow).details = lsn;
-            self.slots.get_mut(&id).expect("it is resident").payload = None;
+            drop(self.slots.take_payload(id));
             self.open.detail(JobDetail { job: id, workflow: row.workflow, name, payload });
         }
         // A change of lane or priority is a leave and an enter.
@@ -248,7 +248,7 @@ impl Machine {
         for lane in lanes {
             let keys = self.lanes.get_mut(&lane).map(|lane| lane.reload(lsn)).unwrap_or_default();
             for key in keys {
-                self.slots.remove(&key.id());
+                self.slots.remove(key.id());
             }
             self.stand(lane);
         }

@@ -241,11 +241,11 @@ impl Machine {
     /// A row of a change in bulk: written, and no longer as memory may know it.
     fn put_in_bulk(&mut self, was: JobState, row: JobRow) {
         let before = JobRow { state: was, ..row };
-        self.retime(Some(&before), Some(&row));
+        self.retime(before.moment(), row.moment());
         self.remove_slot(row.id);
         self.open.job_in_bulk(row);
         let workflow = self.dirty(row.workflow);
-        workflow.waiting.disown(&before, row.state);
+        workflow.waiting.disown(row.id, was, row.state);
         workflow.progress.note(was, row.state);
         workflow.row.counts[was as usize] -= 1;
         workflow.row.counts[row.state as usize] += 1;
@@ -256,10 +256,10 @@ impl Machine {
         if row.state == JobState::Ready {
             self.leave_lane(&row);
         }
-        self.retime(Some(&row), None);
+        self.retime(row.moment(), None);
         self.remove_slot(row.id);
         let workflow = self.dirty(row.workflow);
-        workflow.waiting.disown(&row, JobState::Draft);
+        workflow.waiting.disown(row.id, row.state, JobState::Draft);
         if !uncounted {
             workflow.row.counts[row.state as usize] -= 1;
         }

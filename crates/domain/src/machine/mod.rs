@@ -11,6 +11,8 @@ mod open;
 mod outcomes;
 mod policies;
 mod reads;
+mod sizes;
+mod slots;
 mod tasks;
 mod timers;
 mod trace;
@@ -29,18 +31,20 @@ use crate::claim::Needs;
 use crate::command::{Answer, Claimed, Command, Rejection, Scope};
 use crate::graph::Graph;
 use crate::ids::{Grant, JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
-use crate::job::{JobRow, Payload};
-use crate::lane::{LabelSet, Lane};
+use crate::job::JobRow;
+use crate::lane::{LabelSet, Lane, OrderKey};
 use crate::limits::{Egress, Limits};
 use crate::plan::{Aim, Plan};
-use crate::port::{Read, Recovered, Rows};
+use crate::port::{Moment, Read, Recovered, Rows};
 use crate::state::{Event, JobState};
 use crate::window::Entered;
 
 use heads::Heads;
 use leases::Leases;
-use open::{OpenBatch, Place};
+use open::OpenBatch;
 use reads::{Flight, Purpose};
+use sizes::Sizes;
+use slots::{Slot, Slots};
 use timers::Timers;
 pub use trace::{Broken, Trace};
 use waiting::{News, Waiting};
@@ -140,26 +144,17 @@ impl From<Rejection> for Stop {
 /// `None`: the answer comes later.
 type Step = Result<Option<Answer>, Stop>;
 
-/// A job in memory.
-#[derive(Debug)]
-struct Slot {
-    row: JobRow,
-    /// The batch of its last change, or of the snapshot that it was read from.
-    lsn: Lsn,
-    /// The batch that last created, reset or re-armed it, as far as it may not be committed.
-    armed: Lsn,
-    /// Its place in the open batch, if its last change is in there.
-    place: Place,
-    payload: Option<Payload>,
-    windowed: bool,
-    /// Held, and kept though no read in flight could be too old for it.
-    kept: bool,
+/// What of a job's row others go by.
+struct Bearing {
+    state: JobState,
+    lane: LaneId,
+    key: OrderKey,
+    moment: Option<Moment>,
 }
 
-impl Slot {
-    /// As it was in the snapshot of batch `lsn`.
-    fn read(row: JobRow, lsn: Lsn) -> Slot {
-        Slot { row, lsn, armed: Lsn::default(), place: Place::default(), payload: None, windowed: false, kept: false }
+impl Bearing {
+    fn of(row: &JobRow) -> Bearing {
+        Bearing { state: row.state, lane: row.lane, key: row.key(), moment: row.moment() }
     }
 }
 
@@ -200,7 +195,9 @@ pub struct Machine {
     /// Deleted, and the batch that says so is not committed.
     deleted: BTreeMap<WorkflowId, Lsn>,
     lanes: Map<LaneId, Lane>,
-    slots: Map<JobId, Slot>,
+    /// Of the lanes' windows.
+    sizes: Sizes,
+    slots: Slots,
     held_kept: usize,
     /// Changed or read jobs, in the order of their batches, until no read in flight is older.
     recent: VecDeque<(Lsn, JobId)>,
@@ -253,6 +250,8 @@ pub struct Stats {
     pub lanes: usize,
     pub lanes_behind: usize,
     pub windowed: usize,
+    /// Of payloads, in bytes.
+    pub payload_bytes: usize,
     pub window_longest: usize,
     pub slots: usize,
     pub recent: usize,
@@ -297,7 +296,8 @@ impl Machine {
             workflows: Map::default(),
             deleted: BTreeMap::new(),
             lanes: Map::default(),
-            slots: Map::default(),
+            sizes: Sizes::default(),
+            slots: Slots::default(),
             held_kept: 0,
             recent: VecDeque::new(),
             timers: Timers::new(),
@@ -336,14 +336,14 @@ impl Machine {
 
     /// Does what a caller asks. Its one answer comes through `answers`, now or later.
     pub fn apply(&mut self, now: Timestamp, ticket: Ticket, command: Command) {
-        let command = match command {
+        let work = match command {
             Command::With { statements, command } => {
                 self.beside.insert(ticket, statements);
-                *command
+                Work::Command(ticket, *command)
             }
-            command => command,
+            command => Work::Command(ticket, command),
         };
-        self.run(now, Work::Command(ticket, command));
+        self.run(now, work);
         self.serve(now);
     }
 
@@ -423,6 +423,7 @@ impl Machine {
             lanes: self.lanes.len(),
             lanes_behind: self.lanes.values().filter(|lane| lane.is_behind()).count(),
             windowed: self.lanes.values().map(|lane| lane.len()).sum(),
+            payload_bytes: self.slots.bytes(),
             window_longest: self.lanes.values().map(|lane| lane.len()).max().unwrap_or(0),
             slots: self.slots.len(),
             recent: self.recent.len(),
@@ -681,76 +682,91 @@ impl Machine {
 
     /// The one pen: the only way in which a job that is in memory changes its state. `edit` changes
     /// what else changes with it.
-    fn transition(&mut self, id: JobId, event: Event, edit: impl FnOnce(&mut JobRow)) -> Result<JobRow, Rejection> {
+    fn transition(&mut self, id: JobId, event: Event, edit: impl FnOnce(&mut JobRow)) -> Result<(), Rejection> {
         let arms = self.arming || event.rearms();
-        self.rewrite(id, |slot, lsn| {
-            let mut row = slot.row;
+        self.rewrite(id, arms, |row| {
             let not_before = row.not_before();
             row.state = row.state.on(event).ok_or(Rejection::WrongState { job: id, state: row.state })?;
             if !row.state.is_held() {
                 row.due_at = not_before;
             }
-            edit(&mut row);
-            if arms {
-                slot.armed = lsn;
-            }
-            Ok(row)
+            edit(row);
+            Ok(())
         })
     }
 
     /// Makes `row` what its job is now.
     fn put(&mut self, row: JobRow) {
-        self.rewrite(row.id, |_, _| Ok(row)).expect("nothing refuses it");
+        let same = |old: &mut JobRow| {
+            *old = row;
+            Ok(())
+        };
+        self.rewrite(row.id, false, same).expect("nothing refuses it");
     }
 
-    /// Makes of a job what `next` says, everywhere: slot, counters, lane, timers, graph and batch.
+    /// Changes a job's row, if that is not refused, with all that follows from it: counters, lane, timers,
+    /// graph and batch. `arms`: it is told of only once this is committed.
     fn rewrite(
         &mut self,
         id: JobId,
-        next: impl FnOnce(&mut Slot, Lsn) -> Result<JobRow, Rejection>,
-    ) -> Result<JobRow, Rejection> {
+        arms: bool,
+        change: impl FnOnce(&mut JobRow) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
         let lsn = self.open.lsn();
         let slot = self.slots.get_mut(&id).expect("a job is loaded before it changes");
-        let before = slot.row;
-        let row = next(slot, lsn)?;
-        slot.row = row;
+        let before = Bearing::of(&slot.row);
+        change(&mut slot.row)?;
+        let after = Bearing::of(&slot.row);
+        if arms {
+            slot.armed = lsn;
+        }
         if slot.lsn == lsn {
-            self.open.job_again(slot.place, row);
+            self.open.job_again(slot.place, slot.row);
         } else {
             slot.lsn = lsn;
-            slot.place = self.open.job(row);
+            slot.place = self.open.job(slot.row);
             self.recent.push_back((lsn, id));
         }
-        let place = slot.place;
         if core::mem::take(&mut slot.kept) {
             self.held_kept -= 1;
         }
+        let owner = self.workflows.get_mut(&slot.row.workflow).expect("a workflow is loaded before it changes");
+        owner.touch(&mut self.open);
+        let is_over = owner.row.is_over(&slot.row);
+        owner.row.counts[before.state as usize] -= 1;
+        owner.row.counts[after.state as usize] += i64::from(!is_over);
+        owner.progress.note(before.state, after.state);
+        owner.waiting.disown(id, before.state, after.state);
+        if let Some(graph) = &mut owner.graph {
+            graph.update(&slot.row);
+        }
+        let ends = after.state.is_settled() && owner.row.is_complete();
+        if is_over {
+            self.open.job_over(id, slot.place);
+        }
         if before.state == JobState::Ready {
             slot.windowed = false;
-            self.leave_lane(&before);
+            if let Some(lane) = self.lanes.get_mut(&before.lane) {
+                lane.leave(before.key);
+                owner.heads.stand(lane);
+                self.sizes.note(lane);
+            }
         }
-        self.retime(Some(&before), Some(&row));
-        let workflow = self.dirty(row.workflow);
-        let is_over = workflow.row.is_over(&row);
-        workflow.row.counts[before.state as usize] -= 1;
-        workflow.row.counts[row.state as usize] += i64::from(!is_over);
-        workflow.progress.note(before.state, row.state);
-        workflow.waiting.disown(&before, row.state);
-        if let Some(graph) = &mut workflow.graph {
-            graph.update(&row);
-        }
-        let ends = row.state.is_settled() && workflow.row.is_complete();
-        if is_over {
-            self.open.job_over(row.id, place);
-        }
-        if row.state == JobState::Ready {
-            self.enter(row);
+        let workflow = slot.row.workflow;
+        self.retime(before.moment, after.moment);
+        if after.state == JobState::Ready {
+            self.enter(workflow, after.lane, after.key);
         }
         if ends {
-            self.reserve(row.workflow, 0);
-            self.wake_all(row.workflow);
+            self.reserve(workflow, 0);
+            self.wake_all(workflow);
         }
-        Ok(row)
+        Ok(())
+    }
+
+    /// The row of a job that is in memory.
+    fn row(&self, id: JobId) -> &JobRow {
+        &self.slots[&id].row
     }
 
     /// Reserves so many bytes for the workflow's graph, in place of what it had.
@@ -762,38 +778,35 @@ impl Machine {
 
     /// The workflow, whose hot row is to be written by the open batch.
     fn dirty(&mut self, id: WorkflowId) -> &mut Workflow {
-        let lsn = self.open.lsn();
         let workflow = self.workflows.get_mut(&id).expect("a workflow is loaded before it changes");
-        if workflow.touched != lsn {
-            workflow.touched = lsn;
-            self.open.workflow(id);
-        }
+        workflow.touch(&mut self.open);
         workflow
     }
 
     fn remove_slot(&mut self, id: JobId) {
         self.unslotted = self.open.lsn();
-        if self.slots.remove(&id).is_some_and(|slot| slot.kept) {
+        if self.slots.remove(id).is_some_and(|slot| slot.kept) {
             self.held_kept -= 1;
         }
     }
 
     /// Puts a ready job into its lane.
-    fn enter(&mut self, row: JobRow) {
+    fn enter(&mut self, workflow: WorkflowId, id: LaneId, key: OrderKey) {
         let window_max = self.limits.window_max;
-        let lane = self.lanes.get_mut(&row.lane).expect("a job's lane is in memory with its workflow");
-        let entered = lane.enter(row.key(), self.open.lsn(), window_max);
-        self.stand(row.lane);
+        let lane = self.lanes.get_mut(&id).expect("a job's lane is in memory with its workflow");
+        let entered = lane.enter(key, self.open.lsn(), window_max);
+        self.stand(id);
         match entered {
-            Entered::Window => self.mark_windowed(row.id),
-            Entered::Evicting(key) => {
-                self.mark_windowed(row.id);
-                self.evicted(row.lane, key);
+            Entered::Window => self.mark_windowed(key.id()),
+            Entered::Evicting(last) => {
+                self.mark_windowed(key.id());
+                self.evicted(id, last);
             }
             // Whoever may take it is owed a page.
             Entered::Behind => return,
         }
-        self.wake_for(row.workflow, row.lane);
+        self.fit_windows();
+        self.wake_for(workflow, id);
     }
 
     /// Takes a job out of its lane that is not ready any more.
@@ -810,6 +823,22 @@ impl Machine {
             && let Some(owner) = self.workflows.get_mut(&lane.row.workflow)
         {
             owner.heads.stand(lane);
+            self.sizes.note(lane);
+        }
+    }
+
+    /// Takes the last jobs out of the longest windows, until all together are not too long. Each keeps its
+    /// first.
+    fn fit_windows(&mut self) {
+        while let Some(over) = self.sizes.jobs().checked_sub(self.limits.windows_jobs_max).filter(|over| *over > 0)
+            && let Some(id) = self.sizes.largest()
+        {
+            let lane = self.lanes.get_mut(&id).expect("only lanes in memory have a size");
+            let shed = over.min(lane.len() / 2);
+            for key in lane.shed(shed) {
+                self.evicted(id, key);
+            }
+            self.stand(id);
         }
     }
 
@@ -819,17 +848,17 @@ impl Machine {
     }
 
     /// A job had to leave a full window. It is remembered as long as a page may be too old to show it.
-    fn evicted(&mut self, lane: LaneId, key: crate::lane::OrderKey) {
+    fn evicted(&mut self, lane: LaneId, key: OrderKey) {
         let floor = self.floor();
         let slot = self.slots.get_mut(&key.id()).expect("what is in a window is in memory");
         slot.windowed = false;
-        slot.payload = None;
-        if slot.lsn > floor {
-            let lsn = slot.lsn;
+        let lsn = slot.lsn;
+        if lsn > floor {
+            drop(self.slots.take_payload(key.id()));
             self.recent.push_back((lsn, key.id()));
             self.lanes.get_mut(&lane).expect("it was just evicted from it").remember(key, lsn);
         } else {
-            self.slots.remove(&key.id());
+            self.slots.remove(key.id());
         }
     }
 

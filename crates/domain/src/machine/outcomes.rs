@@ -16,11 +16,11 @@ impl Machine {
     pub(super) fn start(&mut self, now: Timestamp, job: JobId, run: i64, node: NodeId) -> Step {
         let row = self.resident_job(job)?;
         self.check_run(row.workflow, run)?;
-        let started = self.transition(job, Event::Start, |row| {
+        self.transition(job, Event::Start, |row| {
             row.node = Some(node);
             row.started_at = Some(now);
         })?;
-        Ok(Some(Answer::Job(started)))
+        Ok(Some(Answer::Job(*self.row(job))))
     }
 
     /// Accepts each outcome alone, then claims if asked to.
@@ -125,16 +125,16 @@ impl Machine {
             state => matches!(state, JobState::Canceled | JobState::Terminated),
         };
         if let Some(again) = again {
-            return self.try_again(now, row, again, result).map(drop);
+            return self.try_again(now, row, again, result);
         }
         let dead = event == Event::Fail && row.policy.is_some_and(|policy| policy.on_end == OnEnd::DeadLetter);
-        let ended = self.transition(*job, event, |row| {
+        self.transition(*job, event, |row| {
             row.result = result;
             row.node = None;
             row.started_at = None;
             row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::DEAD_LETTER, dead);
         })?;
-        if ended.state.has_ended() {
+        if self.row(*job).state.has_ended() {
             self.release(now, workflow, *job);
         }
         Ok(())
@@ -252,10 +252,10 @@ impl Machine {
     pub(super) fn load_row(&mut self, row: JobRow) {
         let lsn = self.committed;
         let armed = self.workflows.get(&row.workflow).map_or(lsn, |workflow| workflow.bulk);
-        self.slots.entry(row.id).or_insert_with(|| {
+        if !self.slots.contains_key(&row.id) {
             self.recent.push_back((lsn, row.id));
-            Slot { armed, ..Slot::read(row, lsn) }
-        });
+            self.slots.insert(Slot::read(row, lsn)).armed = armed;
+        }
     }
 
     pub(super) fn retry(&mut self, now: Timestamp, job: JobId, run: i64, attempts_max: i64, delay_ms: i64) -> Step {
@@ -282,7 +282,7 @@ impl Machine {
         event: Event,
         due_at: Option<Timestamp>,
     ) -> Result<JobRow, Rejection> {
-        let again = self.transition(row.id, event, |row| {
+        self.transition(row.id, event, |row| {
             row.attempt += 1;
             row.node = None;
             row.started_at = None;
@@ -296,7 +296,7 @@ impl Machine {
         if row.state.has_ended() {
             self.rearm(row.workflow, row.id, row.flags.has(JobFlags::BLAMED));
         }
-        Ok(again)
+        Ok(*self.row(row.id))
     }
 
     /// A state set by hand.
@@ -326,7 +326,7 @@ impl Machine {
         };
         let grant = self.granted.next();
         let held = matches!(event, Event::Claim | Event::Start);
-        let changed = self.transition(job, event, |row| {
+        self.transition(job, event, |row| {
             if event == Event::Claim {
                 begin(row, now, grant);
             }
@@ -340,6 +340,7 @@ impl Machine {
         if event == Event::Claim {
             self.granted = grant;
         }
+        let changed = *self.row(job);
         match (row.state.has_ended(), changed.state.has_ended()) {
             (false, true) => self.release(now, row.workflow, job),
             (true, false) => self.rearm(row.workflow, job, row.flags.has(JobFlags::BLAMED)),

@@ -15,7 +15,7 @@ impl Machine {
         row: JobRow,
         again: &Again,
         result: Option<ResultId>,
-    ) -> Result<JobRow, Rejection> {
+    ) -> Result<(), Rejection> {
         let policy = row.policy.expect("only a job with a policy is tried again");
         let failures = row.tries.failures.saturating_add(1);
         let max = again.failures_max.or(policy.failures_max);
@@ -61,9 +61,9 @@ impl Machine {
         now: Timestamp,
         row: JobRow,
         edit: impl FnOnce(&mut JobRow),
-    ) -> Result<JobRow, Rejection> {
+    ) -> Result<(), Rejection> {
         let dead = row.policy.is_some_and(|policy| policy.on_end == OnEnd::DeadLetter);
-        let ended = self.transition(row.id, Event::Fail, |row| {
+        self.transition(row.id, Event::Fail, |row| {
             edit(row);
             row.node = None;
             row.started_at = None;
@@ -71,7 +71,7 @@ impl Machine {
             row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::DEAD_LETTER, dead);
         })?;
         self.release(now, row.workflow, row.id);
-        Ok(ended)
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use crate::graph::Graph;
 use crate::ids::{JobId, LaneId, Lsn, NodeId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobRow, Payload};
 use crate::lane::{Lane, OrderKey};
+use crate::limits::Limits;
 use crate::plan::Aim;
 use crate::port::{Read, Rows, WorkflowRows};
 use crate::state::JobState;
@@ -142,7 +143,7 @@ impl Machine {
             {
                 lane.forget(row.key());
             }
-            self.slots.remove(&id);
+            self.slots.remove(id);
         }
         if self.recent.len() + self.timers.recent_len() > self.limits.recent_max
             && let Some((_, oldest)) = self.flights.pop_first()
@@ -254,17 +255,31 @@ impl Machine {
         self.job_reads.extend(jobs.into_iter().map(|job| (job, id)));
     }
 
+    /// A claim took a job from a lane.
+    pub(super) fn took_from(&mut self, id: LaneId) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.taken += 1;
+            if lane.is_low() {
+                self.want_page(id);
+            }
+        }
+    }
+
     /// Asks for the next page of a lane that runs low and has more behind.
     pub(super) fn want_page(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(&id) else { return };
-        if lane.asked || !lane.is_behind() || lane.len() >= self.limits.window_low.max(1) {
-            return;
-        }
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.is_low()) else { return };
+        let Limits { window_min, window_max, windows_jobs_max, windows_bytes_max, .. } = self.limits;
+        let Limits { payload_inline_max, page_max, .. } = self.limits;
+        // More than its share only where others do not use theirs.
+        let room = windows_jobs_max.saturating_sub(self.sizes.jobs());
+        let room = room.max(self.sizes.share(windows_jobs_max).saturating_sub(lane.len()));
+        let target = lane.target.max(window_min.min(window_max));
+        let limit = room.min(target.saturating_sub(lane.len()));
+        let limit = page_max.min(u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
+        let payload_max = if self.slots.bytes() < windows_bytes_max { payload_inline_max } else { 0 };
+        let what = Read::Page { lane: id, after: lane.horizon().after(), limit, payload_max };
         lane.asked = true;
-        let room = self.limits.window_max.saturating_sub(lane.len()).max(1);
-        let limit = self.limits.page_max.min(u32::try_from(room).unwrap_or(u32::MAX)).max(1);
-        let what =
-            Read::Page { lane: id, after: lane.horizon().after(), limit, payload_max: self.limits.payload_inline_max };
+        lane.taken = 0;
         let (epoch, after) = (lane.epoch(), lane.fresh_from());
         self.ask(after, what, Purpose::Page { lane: id, epoch });
     }
@@ -273,13 +288,19 @@ impl Machine {
         let Some(lane) = self.lanes.get_mut(&id) else { return };
         lane.asked = false;
         let workflow = lane.row.workflow;
+        if self.workflows.get(&workflow).is_some_and(|owner| owner.frozen.is_some()) {
+            // What it shows may be changed in bulk by now. It is asked for again when somebody claims.
+            return;
+        }
         if !lane.accepts(epoch, lsn) {
             self.want_page(id);
             return;
         }
         let Read::Page { limit, .. } = what else { unreachable!("a page was asked for as a page") };
+        lane.resize(&self.limits);
         let end = if rows.len() < *limit as usize { None } else { rows.last().map(|(row, _)| row.key()) };
         let mut keys: Vec<OrderKey> = Vec::with_capacity(rows.len());
+        let bytes_max = self.limits.windows_bytes_max;
         for (row, payload) in rows {
             match self.slots.get_mut(&row.id) {
                 // Memory knows better: the page's snapshot may be older than the job's last change. A
@@ -289,17 +310,13 @@ impl Machine {
                         slot.windowed = true;
                         keys.push(row.key());
                     }
+                    continue;
                 }
-                Some(slot) => {
-                    slot.windowed = true;
-                    slot.payload = payload;
-                    keys.push(row.key());
-                }
-                None => {
-                    self.slots.insert(row.id, Slot { payload, windowed: true, ..Slot::read(row, lsn) });
-                    keys.push(row.key());
-                }
+                Some(slot) => slot.windowed = true,
+                None => self.slots.insert(Slot::read(row, lsn)).windowed = true,
             }
+            self.slots.keep_payload(row.id, payload, bytes_max);
+            keys.push(row.key());
         }
         let lane = self.lanes.get_mut(&id).expect("looked up above");
         let (joined, evicted) = lane.page(keys.into_iter(), end, self.limits.window_max);
@@ -310,6 +327,7 @@ impl Machine {
             self.evicted(id, key);
         }
         self.stand(id);
+        self.fit_windows();
         self.wake_for(workflow, id);
     }
 
@@ -380,7 +398,7 @@ impl Machine {
             if self.deleted.contains_key(&row.workflow) {
                 self.absent.insert(row.id);
             } else if !self.slots.contains_key(&row.id) {
-                self.slots.insert(row.id, Slot::read(row, lsn));
+                self.slots.insert(Slot::read(row, lsn));
                 self.recent.push_back((lsn, row.id));
             }
         }
@@ -455,8 +473,9 @@ impl Machine {
         let Some(workflow) = self.workflows.remove(&id) else { return };
         for lane in workflow.lanes.values() {
             if let Some(lane) = self.lanes.remove(lane) {
+                self.sizes.forget(&lane);
                 for key in lane.keys() {
-                    self.slots.remove(&key.id());
+                    self.slots.remove(key.id());
                 }
             }
         }
@@ -506,6 +525,14 @@ impl Workflow {
             waiting: Default::default(),
             progress: Default::default(),
             used: 0,
+        }
+    }
+
+    /// Its hot row is to be written by the open batch.
+    pub(super) fn touch(&mut self, open: &mut super::OpenBatch) {
+        if self.touched != open.lsn() {
+            self.touched = open.lsn();
+            open.workflow(self.row.id);
         }
     }
 

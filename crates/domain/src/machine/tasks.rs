@@ -78,12 +78,14 @@ impl Machine {
             let payload = is_small.then(|| job.payload.clone());
             let detail = JobDetail { job: row.id, workflow: id, name: job.name, payload: job.payload };
             let place = self.open.enqueue(row, detail);
-            self.slots.insert(row.id, Slot { armed: lsn, place, payload, ..Slot::read(row, lsn) });
+            let slot = self.slots.insert(Slot::read(row, lsn));
+            (slot.armed, slot.place) = (lsn, place);
+            self.slots.keep_payload(row.id, payload, self.limits.windows_bytes_max);
             self.recent.push_back((lsn, row.id));
             self.dirty(id).row.counts[state as usize] += 1;
-            self.retime(None, Some(&row));
+            self.retime(None, row.moment());
             if state == JobState::Ready {
-                self.enter(row);
+                self.enter(id, row.lane, row.key());
             }
         }
         Ok(Some(Answer::Created(first)))

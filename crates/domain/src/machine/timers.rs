@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 
 use super::{Broken, Machine, Purpose, Step, Stop, Trace, Work};
 use crate::ids::{JobId, Lsn, Timestamp};
-use crate::job::JobRow;
 use crate::port::{Moment, Read};
 use crate::state::Event;
 use crate::window::{Entered, Window};
@@ -75,8 +74,7 @@ impl Timers {
 
 impl Machine {
     /// A job's row changed, came to be or went: so does its timer.
-    pub(super) fn retime(&mut self, before: Option<&JobRow>, after: Option<&JobRow>) {
-        let (before, after) = (before.and_then(JobRow::moment), after.and_then(JobRow::moment));
+    pub(super) fn retime(&mut self, before: Option<Moment>, after: Option<Moment>) {
         if let Some(moment) = before
             && before != after
         {

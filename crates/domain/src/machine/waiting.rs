@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 use super::claims::{Progress, WaitingClaim};
 use super::{Machine, Work};
 use crate::command::{Answer, Rejection};
-use crate::ids::{LaneId, NodeId, Ticket, Timestamp, WorkflowId};
-use crate::job::JobRow;
+use crate::ids::{JobId, LaneId, NodeId, Ticket, Timestamp, WorkflowId};
 use crate::state::JobState;
 
 /// The claims of a workflow that are not answered yet.
@@ -79,13 +78,13 @@ impl Waiting {
     }
 
     /// A job left its claimant's hands while the claim is still owed a page: it is not handed out.
-    pub fn disown(&mut self, before: &JobRow, after: JobState) {
-        if self.taken == 0 || !before.state.is_held() || after.is_held() {
+    pub fn disown(&mut self, job: JobId, before: JobState, after: JobState) {
+        if self.taken == 0 || !before.is_held() || after.is_held() {
             return;
         }
         for claim in self.starved.values_mut().flatten() {
             let took = claim.taken.len();
-            claim.taken.retain(|(row, _)| row.id != before.id);
+            claim.taken.retain(|(row, _)| row.id != job);
             claim.lost += took - claim.taken.len();
             self.taken -= took - claim.taken.len();
         }
