@@ -24,7 +24,9 @@ use crate::server::{AGAIN, Profile, Server, build, runtime};
 const CREATORS: u64 = 16;
 /// How long a claim waits for a job, so that idle runners are no load.
 const WAIT_MS: u64 = 1_000;
-/// A server is killed only once it has accepted an outcome, or after this long.
+/// A server is killed only once it has accepted an outcome for each so many runners,
+const BUSY_PART: usize = 16;
+/// or after this long.
 const IDLE_MAX: Duration = Duration::from_secs(20);
 /// Rows of one page of a list.
 const PAGE: u64 = 100_000;
@@ -192,10 +194,11 @@ async fn history(
     Ok(heard)
 }
 
-/// Waits until this server has accepted an outcome.
+/// Waits until this server has accepted some outcomes.
 async fn until_busy(world: &World) {
-    let (before, since) = (world.heard.borrow().completed.len(), Instant::now());
-    while world.heard.borrow().completed.len() == before && since.elapsed() < IDLE_MAX {
+    let some = usize::try_from(world.runners).unwrap_or(usize::MAX) / BUSY_PART;
+    let (busy, since) = (world.heard.borrow().completed.len() + some.max(1), Instant::now());
+    while world.heard.borrow().completed.len() < busy && since.elapsed() < IDLE_MAX {
         tokio::time::sleep(AGAIN).await;
     }
 }
