@@ -15,8 +15,8 @@ use crate::state::STATES;
 /// `statements` may be refused one by one, all else cannot be.
 ///
 /// The store applies, in this order: sequences, workflows, lanes, requirements, jobs (as listed),
-/// details, edges, relations, leases, appends, statements, `jobs_deleted`, `jobs_over`, `workflows_deleted`; and writes
-/// its `lsn`. A batch whose lsn is already stored is a no-op that answers as it did (with
+/// details, `edges_cut`, edges, relations, leases, appends, statements, `jobs_deleted`, `jobs_over`, `workflows_deleted`;
+/// and writes its `lsn`. A batch whose lsn is already stored is a no-op that answers as it did (with
 /// `Inserted`, `Row(None)` or `Count(0)` for its statements where the answer is gone).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Batch {
@@ -33,6 +33,8 @@ pub struct Batch {
     pub jobs: Vec<JobWrite>,
     /// What is written once of a job; replaced where the job has one.
     pub details: Vec<JobDetail>,
+    /// Jobs that depend on nothing any more, but for `edges`: they leave their barriers, too.
+    pub edges_cut: Vec<JobId>,
     /// Those that are there already stay.
     pub edges: Edges,
     pub relations: Vec<(JobId, RelationKind, i64)>,
@@ -167,6 +169,7 @@ impl Batch {
             + self.lanes.len()
             + self.requirements.len()
             + self.jobs.len()
+            + self.edges_cut.len()
             + self.edges.direct.len()
             + self.edges.barriers.len()
             + self.edges.members.len()

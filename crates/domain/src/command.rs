@@ -101,6 +101,9 @@ pub struct JobChange {
     pub scheduler: Option<Option<SchedulerId>>,
     pub priority: Option<i64>,
     pub cancel_on_failure: Option<bool>,
+    /// What it waits for from now on, instead of what it was created with. Only of a draft; what hangs
+    /// on itself is found when it is initialized.
+    pub depends_on: Option<Box<[JobId]>>,
     /// May only be done to a draft.
     pub draft_only: bool,
 }

@@ -141,7 +141,7 @@ fn details(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
 }
 
 fn edges_and_relations(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
-    if batch.edges == Edges::default() && batch.relations.is_empty() {
+    if batch.edges_cut.is_empty() && batch.edges == Edges::default() && batch.relations.is_empty() {
         return Ok(());
     }
     let mut workflows: HashMap<JobId, WorkflowId> =
@@ -155,6 +155,11 @@ fn edges_and_relations(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
         workflows.insert(job, WorkflowId(found));
         Ok(found)
     };
+    for job in &batch.edges_cut {
+        let workflow = workflow_of(*job)?;
+        sql::DELETE_JOB_PREREQUISITES.on(db)?.execute([workflow, job.0])?;
+        leave_barrier(db, workflow, *job)?;
+    }
     let mut new_edge = sql::NEW_EDGE.on(db)?;
     for (job, on) in &batch.edges.direct {
         new_edge.execute([workflow_of(*job)?, job.0, on.0])?;
@@ -270,6 +275,11 @@ fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
     ] {
         delete.on(db)?.execute([workflow, job.0])?;
     }
+    leave_barrier(db, workflow, job)
+}
+
+/// A job waits at no barrier any more; one at which nobody waits goes.
+fn leave_barrier(db: &Connection, workflow: i64, job: JobId) -> rusqlite::Result<()> {
     let left: Option<i64> = sql::DELETE_MEMBER.on(db)?.query_row([workflow, job.0], |row| row.get(0)).optional()?;
     if let Some(barrier) = left {
         sql::DELETE_LEFT_BARRIER.on(db)?.execute([workflow, barrier])?;

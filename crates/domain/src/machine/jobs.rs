@@ -102,8 +102,15 @@ impl Machine {
                 let checked = self.spawning(parent).and_then(|id| self.check_jobs(id, jobs));
                 checked.and_then(|()| self.insert_jobs(id, jobs, Some(parent)))
             }
+            (None, Work::Command(_, crate::command::Command::UpdateJob { job, change })) => {
+                // As above.
+                if let Some(row) = rows.iter().find(|row| row.id == *job) {
+                    self.load_row(*row);
+                }
+                self.change_job(*job, change)
+            }
             (None, Work::Command(..) | Work::Due(_) | Work::Orphan { .. } | Work::GiveBack(_) | Work::Resume(_)) => {
-                unreachable!("prerequisites are looked up for new jobs only")
+                unreachable!("prerequisites are looked up only for what names some")
             }
         };
         self.conclude(step, work);
@@ -147,11 +154,26 @@ impl Machine {
 
     pub(super) fn update_job(&mut self, id: JobId, change: &mut JobChange) -> Step {
         let row = self.resident_job(id)?;
-        if change.draft_only && row.state != JobState::Draft {
+        match change.depends_on.as_mut().filter(|prerequisites| !prerequisites.is_empty()) {
+            Some(prerequisites) if row.state == JobState::Draft => {
+                prerequisites.sort_unstable();
+                Err(Stop::Prerequisites(row.workflow, prerequisites.iter().copied().chain([id]).collect()))
+            }
+            Some(_) | None => self.change_job(id, change),
+        }
+    }
+
+    /// What the change names is there.
+    fn change_job(&mut self, id: JobId, change: &mut JobChange) -> Step {
+        let row = self.resident_job(id)?;
+        if (change.draft_only || change.depends_on.is_some()) && row.state != JobState::Draft {
             return Err(Rejection::WrongState { job: id, state: row.state }.into());
         }
         if let Some(priority) = change.priority.filter(|priority| *priority < 0) {
             return Err(Rejection::NegativePriority(priority).into());
+        }
+        if let Some(on) = change.depends_on.as_ref().and_then(|on| on.iter().find(|on| **on == id)) {
+            return Err(Rejection::Cycle([*on, id].into()).into());
         }
         let lane = &self.lanes[&row.lane].row;
         let key = (
@@ -174,6 +196,14 @@ impl Machine {
         }
         // A change of lane or priority is a leave and an enter.
         self.put(changed);
+        if let Some(prerequisites) = change.depends_on.take() {
+            self.open.replace_edges(id, &prerequisites);
+            let lsn = self.open.lsn();
+            let workflow = self.dirty(row.workflow);
+            workflow.row.has_edges |= !prerequisites.is_empty();
+            // It is read anew, with the new edges, when it is needed.
+            (workflow.graph, workflow.purged) = (None, lsn);
+        }
         Ok(Some(Answer::Done))
     }
 

@@ -154,6 +154,24 @@ impl OpenBatch {
         self.changes += 1;
     }
 
+    /// A job depends on these from now on, and on nothing else.
+    pub fn replace_edges(&mut self, job: JobId, prerequisites: &[JobId]) {
+        // Those of this batch would be written after the cut.
+        let edges = &mut self.batch.edges;
+        edges.direct.retain(|(dependent, _)| *dependent != job);
+        if let Some(place) = edges.members.iter().position(|(member, _)| *member == job) {
+            let (_, left) = edges.members.swap_remove(place);
+            if !edges.members.iter().any(|(_, barrier)| *barrier == left) {
+                edges.barriers.retain(|(barrier, _)| *barrier != left);
+            }
+        }
+        self.batch.edges_cut.push(job);
+        self.changes += 1;
+        for prerequisite in prerequisites {
+            self.edge(job, *prerequisite);
+        }
+    }
+
     pub fn edge(&mut self, job: JobId, prerequisite: JobId) {
         self.batch.edges.direct.push((job, prerequisite));
         self.changes += 1;

@@ -33,6 +33,7 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("a page leaves out payloads that are too large", a_page_leaves_out_large_payloads),
         ("jobs and payloads are read by id, absent ones left out", jobs_are_read_by_id),
         ("a graph has all jobs, stored edges and implied edges", a_graph_is_whole),
+        ("the edges of a job are cut before others are added", edges_are_replaced),
         ("an edge, a relation and a detail that are there already stay or are replaced", repeats_are_harmless),
         ("jobs wait at a barrier, and lists name what it waits for", jobs_wait_at_a_barrier),
         ("a deleted job takes all with it that hangs on it", a_deleted_job_takes_all),
@@ -393,6 +394,30 @@ fn a_graph_is_whole<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     ];
     bench.commit(Batch { statements, ..Batch::default() });
     assert_eq!(bench.reader.relations(W).expect("reads"), [(j(5), InputFile, 8)]);
+}
+
+fn edges_are_replaced<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    bench.commit(ground());
+    let barrier = BarrierId(3);
+    let edges = Edges {
+        direct: vec![(JobId(2), JobId(1)), (JobId(5), JobId(1))],
+        barriers: vec![(barrier, JobId(1)), (barrier, JobId(2))],
+        members: vec![(JobId(3), barrier), (JobId(4), barrier)],
+    };
+    bench.commit(Batch { edges, ..create((1..=5).map(|id| job_row(id, 0))) });
+    let cut =
+        |jobs: &[i64], edges| Batch { edges_cut: jobs.iter().copied().map(JobId).collect(), edges, ..Batch::default() };
+    let graph = |bench: &mut Bench<S, R>| match bench.read(Read::Graph(W)) {
+        Rows::Graph(graph) => graph.edges,
+        other => panic!("a graph was asked for, not {other:?}"),
+    };
+    bench.commit(cut(&[2, 3], Edges::between(vec![(JobId(3), JobId(2))])));
+    let left = graph(bench);
+    assert_eq!(left.direct, [(JobId(3), JobId(2)), (JobId(5), JobId(1))]);
+    assert_eq!((left.members.len(), left.barriers.len()), (1, 2));
+    bench.commit(cut(&[4], Edges::default()));
+    let left = graph(bench);
+    assert_eq!((left.direct.len(), left.members, left.barriers), (2, vec![], vec![]));
 }
 
 fn repeats_are_harmless<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

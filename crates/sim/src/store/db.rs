@@ -98,6 +98,10 @@ impl Db {
         for detail in &batch.details {
             self.details.insert(detail.job, detail.clone());
         }
+        for job in &batch.edges_cut {
+            self.edges.direct.retain(|(dependent, _)| dependent != job);
+            self.leave_barrier(*job);
+        }
         self.edges.direct.extend(&batch.edges.direct);
         self.edges.barriers.extend(&batch.edges.barriers);
         for &(job, barrier) in &batch.edges.members {
@@ -266,17 +270,22 @@ impl Db {
         }
     }
 
+    /// A job waits at no barrier any more; one at which nobody waits goes.
+    fn leave_barrier(&mut self, id: JobId) {
+        if let Some(barrier) = self.edges.members.remove(&id)
+            && !self.edges.members.values().any(|other| *other == barrier)
+        {
+            self.edges.barriers.retain(|&(left, _)| left != barrier);
+        }
+    }
+
     fn delete_job(&mut self, id: JobId) {
         let Some(workflow) = self.jobs.get(&id).map(|row| row.workflow) else { return };
         self.take_job(id);
         self.details.remove(&id);
         self.edges.direct.retain(|&(job, on)| job != id && on != id);
         self.edges.barriers.retain(|&(_, on)| on != id);
-        if let Some(barrier) = self.edges.members.remove(&id)
-            && !self.edges.members.values().any(|other| *other == barrier)
-        {
-            self.edges.barriers.retain(|&(left, _)| left != barrier);
-        }
+        self.leave_barrier(id);
         self.relations.retain(|&(job, ..)| job != id);
         let of_job = Table::Result.column("job_id").expect("a result names its job");
         let results = &mut self.tables[Table::Result as usize];

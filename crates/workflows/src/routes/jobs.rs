@@ -341,18 +341,14 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
             "Cannot modify {field} - this field is immutable after job creation"
         )));
     }
-    if changed.iter().any(|(field, _)| *field == "depends_on_job_ids") {
-        return Err(Fault::unprocessable(
-            "Cannot modify depends_on_job_ids - create the job again with its new dependencies",
-        ));
-    }
     if let Some(priority) = body.priority.filter(|priority| *priority < 0) {
         return Err(Fault::unprocessable(format!("priority must be >= 0, got {priority}")));
     }
     for label in body.labels.iter().flatten() {
         check_label(label).map_err(|bad| Fault::unprocessable(bad.to_string()))?;
     }
-    let command = Command::UpdateJob { job: JobId(id), change: Box::new(change(body, held, !changed.is_empty())) };
+    let fields: Vec<&str> = changed.iter().map(|(field, _)| *field).collect();
+    let command = Command::UpdateJob { job: JobId(id), change: Box::new(change(body, held, &fields)) };
     match door.engine().call(command).await.map_err(|error| Doing::Update.fault(error))? {
         Answer::Done => {
             door.kept().take(JobId(id));
@@ -402,7 +398,9 @@ fn restricted_changes(
     changed
 }
 
-fn change(body: JobModel, mut held: JobModel, draft_only: bool) -> JobChange {
+fn change(mut body: JobModel, mut held: JobModel, changed: &[&str]) -> JobChange {
+    let depends_on = body.depends_on_job_ids.take().filter(|_| changed.contains(&"depends_on_job_ids"));
+    let draft_only = !changed.is_empty();
     let change = JobChange {
         name: Some(body.name.as_str().into()),
         payload: None,
@@ -411,6 +409,7 @@ fn change(body: JobModel, mut held: JobModel, draft_only: bool) -> JobChange {
         scheduler: body.scheduler_id.map(|id| Some(SchedulerId(id))),
         priority: body.priority,
         cancel_on_failure: body.cancel_on_blocking_job_failure,
+        depends_on: depends_on.map(|ids| BTreeSet::from_iter(ids).into_iter().map(JobId).collect()),
         draft_only,
     };
     held.name = body.name;

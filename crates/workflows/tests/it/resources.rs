@@ -306,3 +306,38 @@ async fn slurm_schedulers_are_kept_for_the_jobs_that_name_them() {
     assert_eq!(world.delete(&path).await["account"], "acc");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn a_draft_waits_for_what_it_was_last_told_to() {
+    let world = World::start().await;
+    let w = world.workflow().await;
+    let jobs = world.jobs(w, ["a", "b", "c"].map(|name| json!({"name": name})).to_vec()).await;
+    let (b, c) = (jobs[1], jobs[2]);
+    let told =
+        |name: &str, on: &[i64]| json!({"workflow_id": w, "name": name, "command": "true", "depends_on_job_ids": on});
+    let edges = async || world.get(&format!("/workflows/{w}/job_dependencies")).await["items"].clone();
+    for (on, left) in [(vec![jobs[0], b], 2), (vec![], 0), (vec![b, b], 1)] {
+        world.put(&format!("/jobs/{c}"), told("c", &on)).await;
+        assert_eq!(edges().await.as_array().map(Vec::len), Some(left), "{on:?}");
+    }
+    let path = format!("/jobs/{c}");
+    for on in [vec![99_999], vec![c]] {
+        assert_eq!(world.refused(Method::PUT, &path, Some(told("c", &on))).await.0, 422, "{on:?}");
+    }
+    // Who waits for whom in the end is found out at the beginning.
+    world.put(&format!("/jobs/{b}"), told("b", &[c])).await;
+    world.post(&format!("/workflows/{w}/reset_status"), json!({})).await;
+    let begin = format!("/workflows/{w}/initialize_jobs");
+    let (status, text) = world.refused(Method::POST, &begin, Some(json!({}))).await;
+    assert_eq!((status, text.contains("cycle")), (422, true), "{text}");
+    world.put(&format!("/jobs/{b}"), told("b", &[])).await;
+    world.post(&begin, json!({})).await;
+    assert_eq!((world.status_of(b).await, world.status_of(c).await), ("ready".into(), "blocked".into()));
+    let (status, text) = world.refused(Method::PUT, &path, Some(told("c", &[]))).await;
+    assert_eq!((status, text.contains("'uninitialized'")), (422, true), "{text}");
+    let node = world.node(w).await;
+    world.claim(w, 5).await;
+    world.post(&format!("/jobs/{b}/complete_job/completed/1"), result(w, b, node, "completed")).await;
+    assert_eq!(world.status_of(c).await, "ready");
+    world.stop().await;
+}
