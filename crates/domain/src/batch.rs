@@ -7,7 +7,7 @@ use crate::catalog::{Row, Statement, StatementOutcome, Table};
 use crate::claim::Needs;
 use crate::graph::Edges;
 use crate::ids::{JobId, LaneId, Lsn, NodeId, RequirementId, SchedulerId, WorkflowId};
-use crate::job::{JobFlags, JobRow, Payload, RelationKind};
+use crate::job::{JobFlags, JobRow, Payload, RelationKind, Standing};
 use crate::lane::LabelSet;
 use crate::state::STATES;
 
@@ -55,8 +55,32 @@ pub struct Batch {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct JobWrite {
     pub row: JobRow,
+    pub extent: Extent,
+}
+
+/// How much of a hot row a write changes. All of the row is there whatever it is; what does not change need
+/// not be written, nor the indexes on it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Extent {
+    /// Neither what is named below, nor the lane, the priority, the timer or the moment of expiry.
+    Step,
+    /// The node that runs it, too.
+    Node,
+    /// Anything.
+    Whole,
     /// The job is created by this batch: insert, otherwise update by id.
-    pub new: bool,
+    New,
+}
+
+impl Extent {
+    /// The least that makes one row of the other.
+    pub fn between(before: &Standing, after: &Standing) -> Extent {
+        match (Standing { node: None, ..*before } == Standing { node: None, ..*after }, before.node == after.node) {
+            (true, true) => Extent::Step,
+            (true, false) => Extent::Node,
+            (false, _) => Extent::Whole,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -42,7 +42,22 @@ pub struct JobRow {
     pub expires_at: Option<Timestamp>,
 }
 
+/// What of a job's row most changes leave as it is, and indexes are about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    pub lane: LaneId,
+    pub priority: i64,
+    pub timer: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub node: Option<NodeId>,
+}
+
 impl JobRow {
+    pub fn standing(&self) -> Standing {
+        let &JobRow { lane, priority, expires_at, node, .. } = self;
+        Standing { lane, priority, timer: self.timer(), expires_at, node }
+    }
+
     /// Its place within its lane.
     pub fn key(&self) -> OrderKey {
         OrderKey::new(self.priority, self.id)

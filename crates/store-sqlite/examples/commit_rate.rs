@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, WorkflowRow};
+use forebay_domain::batch::{Batch, Extent, JobDetail, JobWrite, LaneRow, WorkflowRow};
 use forebay_domain::catalog::{Row, Table, Value};
 use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, NodeId, RequirementId, ResultId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow};
@@ -93,7 +93,7 @@ fn work(jobs: i64) -> Vec<Batch> {
             for (state, step) in [(JobState::Claimed, at), (JobState::Running, at - 1), (JobState::Completed, at - 2)] {
                 if (0..steps).contains(&step) {
                     let ids = step * STEP + 1..=(step + 1) * STEP;
-                    batch.jobs.extend(ids.clone().map(|id| JobWrite { row: job(id, state), new: false }));
+                    batch.jobs.extend(ids.clone().map(|id| JobWrite { row: job(id, state), extent: Extent::Whole }));
                     if state == JobState::Completed {
                         batch.appends.extend(ids.map(|id| (Table::Result, result(id))));
                     }
@@ -124,7 +124,7 @@ fn run_store(setup: &Setup) -> Took {
         let batch = Batch {
             lsn,
             lanes: std::mem::take(&mut lanes),
-            jobs: ids.clone().map(|id| JobWrite { row: job(id, JobState::Ready), new: true }).collect(),
+            jobs: ids.clone().map(|id| JobWrite { row: job(id, JobState::Ready), extent: Extent::New }).collect(),
             details: ids
                 .map(|id| JobDetail {
                     job: JobId(id),

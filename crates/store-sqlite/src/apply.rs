@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use forebay_domain::batch::{Batch, JobWrite, LeaseRow, Outcomes};
+use forebay_domain::batch::{Batch, Extent, JobWrite, LeaseRow, Outcomes};
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, TABLES, Table};
 use forebay_domain::graph::Edges;
 use forebay_domain::ids::{JobId, WorkflowId};
@@ -101,24 +101,34 @@ fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
     if writes.is_empty() {
         return Ok(());
     }
-    let (mut new, mut set) = (sql::NEW_JOB.on(db)?, sql::SET_JOB.on(db)?);
-    for JobWrite { row, new: is_new } in writes {
-        let statement = if *is_new { &mut new } else { &mut set };
+    let (mut step, mut node) = (sql::STEP_JOB.on(db)?, sql::NODE_JOB.on(db)?);
+    let (mut set, mut new) = (sql::SET_JOB.on(db)?, sql::NEW_JOB.on(db)?);
+    for JobWrite { row, extent } in writes {
+        let statement = match extent {
+            Extent::Step => &mut step,
+            Extent::Node => &mut node,
+            Extent::Whole => &mut set,
+            Extent::New => &mut new,
+        };
         statement.raw_bind_parameter(1, row.id.0)?;
-        statement.raw_bind_parameter(2, row.lane.0)?;
-        statement.raw_bind_parameter(3, row.state.number())?;
-        statement.raw_bind_parameter(4, row.priority)?;
-        statement.raw_bind_parameter(5, row.attempt)?;
-        statement.raw_bind_parameter(6, row.flags.0)?;
-        statement.raw_bind_parameter(7, row.node.map(|node| node.0))?;
-        statement.raw_bind_parameter(8, row.grant.0)?;
-        statement.raw_bind_parameter(9, row.started_at.map(|at| at.0))?;
-        statement.raw_bind_parameter(10, row.due_at.map(|at| at.0))?;
-        statement.raw_bind_parameter(11, row.result.map(|result| result.0))?;
-        statement.raw_bind_parameter(12, row.timer().map(|at| at.0))?;
-        statement.raw_bind_parameter(13, row.tries.number())?;
-        statement.raw_bind_parameter(14, row.expires_at.map(|at| at.0))?;
-        if *is_new {
+        statement.raw_bind_parameter(2, row.state.number())?;
+        statement.raw_bind_parameter(3, row.attempt)?;
+        statement.raw_bind_parameter(4, row.flags.0)?;
+        statement.raw_bind_parameter(5, row.grant.0)?;
+        statement.raw_bind_parameter(6, row.started_at.map(|at| at.0))?;
+        statement.raw_bind_parameter(7, row.due_at.map(|at| at.0))?;
+        statement.raw_bind_parameter(8, row.result.map(|result| result.0))?;
+        statement.raw_bind_parameter(9, row.tries.number())?;
+        if *extent >= Extent::Node {
+            statement.raw_bind_parameter(10, row.node.map(|node| node.0))?;
+        }
+        if *extent >= Extent::Whole {
+            statement.raw_bind_parameter(11, row.lane.0)?;
+            statement.raw_bind_parameter(12, row.priority)?;
+            statement.raw_bind_parameter(13, row.timer().map(|at| at.0))?;
+            statement.raw_bind_parameter(14, row.expires_at.map(|at| at.0))?;
+        }
+        if *extent == Extent::New {
             statement.raw_bind_parameter(15, row.policy.map(Policy::to_bytes))?;
             statement.raw_bind_parameter(16, row.workflow.0)?;
         }

@@ -27,6 +27,13 @@ macro_rules! job_columns {
          j.started_at, j.due_at, j.result_id, j.tries, j.policy, j.expires_at"
     };
 }
+/// What each change of a job writes of its hot row.
+macro_rules! step {
+    () => {
+        "state = ?2, attempt = ?3, flags = ?4, grant_number = ?5, started_at = ?6, due_at = ?7, result_id = ?8, \
+         tries = ?9"
+    };
+}
 /// The hot row of a workflow, as `encode::workflow_row` reads it.
 macro_rules! workflow_columns {
     () => {
@@ -86,14 +93,18 @@ statements! {
          (workflow_id, requirement_id, cpus, memory_bytes, gpus, nodes, runtime_seconds) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     NEW_JOB =
-        "INSERT INTO job (id, lane_id, state, priority, attempt, flags, node_id, grant_number, started_at, due_at, \
-         result_id, timer_at, tries, expires_at, policy, workflow_id) \
+        "INSERT INTO job (id, state, attempt, flags, grant_number, started_at, due_at, result_id, tries, node_id, \
+         lane_id, priority, timer_at, expires_at, policy, workflow_id) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+    /// Each index on a column that a statement names is looked at, whether the value changes or not: so
+    /// most changes are written without those that they leave alone.
+    STEP_JOB = concat!("UPDATE job SET ", step!(), " WHERE id = ?1");
+    NODE_JOB = concat!("UPDATE job SET ", step!(), ", node_id = ?10 WHERE id = ?1");
     /// It does not name the workflow, so that the index on it is left alone, nor the policy, which stays.
-    SET_JOB =
-        "UPDATE job SET lane_id = ?2, state = ?3, priority = ?4, attempt = ?5, flags = ?6, node_id = ?7, \
-         grant_number = ?8, started_at = ?9, due_at = ?10, result_id = ?11, timer_at = ?12, tries = ?13, expires_at = ?14 \
-         WHERE id = ?1";
+    SET_JOB = concat!(
+        "UPDATE job SET ", step!(), ", node_id = ?10, lane_id = ?11, priority = ?12, timer_at = ?13, \
+         expires_at = ?14 WHERE id = ?1"
+    );
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
     NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";
@@ -285,5 +296,11 @@ mod tests {
     #[test]
     fn a_change_of_a_job_leaves_its_workflow_index_alone() {
         assert!(!SET_JOB.0.contains("workflow_id"));
+    }
+
+    #[test]
+    fn a_step_of_a_job_leaves_the_indexes_on_nodes_and_timers_alone() {
+        assert!(!STEP_JOB.0.contains("timer_at") && !NODE_JOB.0.contains("timer_at"));
+        assert!(!STEP_JOB.0.contains("node_id"));
     }
 }

@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 
-use crate::batch::{Batch, Sequence, WorkflowRow};
+use crate::batch::{Batch, Extent, Sequence, WorkflowRow};
 use crate::catalog::{Statement, Table};
 use crate::claim::Needs;
 use crate::command::{Answer, Claimed, Command, Rejection, Scope};
@@ -143,20 +143,6 @@ impl From<Rejection> for Stop {
 
 /// `None`: the answer comes later.
 type Step = Result<Option<Answer>, Stop>;
-
-/// What of a job's row others go by.
-struct Bearing {
-    state: JobState,
-    lane: LaneId,
-    key: OrderKey,
-    moment: Option<Moment>,
-}
-
-impl Bearing {
-    fn of(row: &JobRow) -> Bearing {
-        Bearing { state: row.state, lane: row.lane, key: row.key(), moment: row.moment() }
-    }
-}
 
 #[derive(Debug)]
 struct Workflow {
@@ -714,17 +700,18 @@ impl Machine {
     ) -> Result<(), Rejection> {
         let lsn = self.open.lsn();
         let slot = self.slots.get_mut(&id).expect("a job is loaded before it changes");
-        let before = Bearing::of(&slot.row);
+        let (was, before) = (slot.row.state, slot.row.standing());
         change(&mut slot.row)?;
-        let after = Bearing::of(&slot.row);
+        let (is, after) = (slot.row.state, slot.row.standing());
+        let extent = Extent::between(&before, &after);
         if arms {
             slot.armed = lsn;
         }
         if slot.lsn == lsn {
-            self.open.job_again(slot.place, slot.row);
+            self.open.job_again(slot.place, slot.row, extent);
         } else {
             slot.lsn = lsn;
-            slot.place = self.open.job(slot.row);
+            slot.place = self.open.job(slot.row, extent);
             self.recent.push_back((lsn, id));
         }
         if core::mem::take(&mut slot.kept) {
@@ -733,29 +720,30 @@ impl Machine {
         let owner = self.workflows.get_mut(&slot.row.workflow).expect("a workflow is loaded before it changes");
         owner.touch(&mut self.open);
         let is_over = owner.row.is_over(&slot.row);
-        owner.row.counts[before.state as usize] -= 1;
-        owner.row.counts[after.state as usize] += i64::from(!is_over);
-        owner.progress.note(before.state, after.state);
-        owner.waiting.disown(id, before.state, after.state);
+        owner.row.counts[was as usize] -= 1;
+        owner.row.counts[is as usize] += i64::from(!is_over);
+        owner.progress.note(was, is);
+        owner.waiting.disown(id, was, is);
         if let Some(graph) = &mut owner.graph {
             graph.update(&slot.row);
         }
-        let ends = after.state.is_settled() && owner.row.is_complete();
+        let ends = is.is_settled() && owner.row.is_complete();
         if is_over {
             self.open.job_over(id, slot.place);
         }
-        if before.state == JobState::Ready {
+        if was == JobState::Ready {
             slot.windowed = false;
             if let Some(lane) = self.lanes.get_mut(&before.lane) {
-                lane.leave(before.key);
+                lane.leave(OrderKey::new(before.priority, id));
                 owner.heads.stand(lane);
                 self.sizes.note(lane);
             }
         }
         let workflow = slot.row.workflow;
-        self.retime(before.moment, after.moment);
-        if after.state == JobState::Ready {
-            self.enter(workflow, after.lane, after.key);
+        let moment = |at| Moment { at, job: id };
+        self.retime(before.timer.map(moment), after.timer.map(moment));
+        if is == JobState::Ready {
+            self.enter(workflow, after.lane, OrderKey::new(after.priority, id));
         }
         if ends {
             self.reserve(workflow, 0);

@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::{Map, Workflow};
-use crate::batch::{Batch, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
+use crate::batch::{Batch, Extent, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
 use crate::catalog::{Row, Statement, Table};
 use crate::claim::Needs;
 use crate::ids::{BarrierId, JobId, Lsn, RequirementId, WorkflowId};
@@ -72,7 +72,7 @@ impl OpenBatch {
         self.over.sort_unstable_by(|one, other| other.cmp(one));
         for Place(place) in self.over.drain(..) {
             // One that is new has its row: it is deleted as all others are.
-            if !batch.jobs[place].new {
+            if batch.jobs[place].extent != Extent::New {
                 batch.jobs.swap_remove(place);
             }
         }
@@ -83,30 +83,31 @@ impl OpenBatch {
     }
 
     /// A job changes for the first time in this batch. Answers its place there.
-    pub fn job(&mut self, row: JobRow) -> Place {
+    pub fn job(&mut self, row: JobRow, extent: Extent) -> Place {
         if let Some(place) = self.in_bulk.get(&row.id).copied() {
-            self.job_again(place, row);
+            self.job_again(place, row, extent);
             return place;
         }
         let place = Place(self.batch.jobs.len());
-        self.batch.jobs.push(JobWrite { row, new: false });
+        self.batch.jobs.push(JobWrite { row, extent });
         self.changes += 1;
         place
     }
 
     /// A job that has a place in this batch changes again.
-    pub fn job_again(&mut self, place: Place, row: JobRow) {
-        self.batch.jobs[place.0].row = row;
+    pub fn job_again(&mut self, place: Place, row: JobRow, extent: Extent) {
+        let write = &mut self.batch.jobs[place.0];
+        *write = JobWrite { row, extent: write.extent.max(extent) };
     }
 
     /// A job changes that shall have no slot.
     pub fn job_in_bulk(&mut self, row: JobRow) {
-        let place = self.job(row);
+        let place = self.job(row, Extent::Whole);
         self.in_bulk.insert(row.id, place);
     }
 
     pub fn new_job(&mut self, row: JobRow, detail: JobDetail) {
-        self.batch.jobs.push(JobWrite { row, new: true });
+        self.batch.jobs.push(JobWrite { row, extent: Extent::New });
         self.changes += 1;
         self.batch.details.push(detail);
     }

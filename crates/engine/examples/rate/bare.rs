@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_domain::batch::JobWrite;
+use forebay_domain::batch::{Extent, JobWrite};
 use forebay_domain::job::JobRow;
 use forebay_store_sqlite::Durability;
 use rusqlite::{Connection, Transaction, params};
@@ -59,8 +59,12 @@ pub fn write(mode: Mode, tables: Tables, jobs: i64, batches: &[Written]) -> Took
         )
         .expect("the indexes can be made");
     }
-    let created: Vec<JobRow> =
-        batches.iter().flat_map(|batch| &batch.jobs).filter(|write| write.new).map(|write| write.row).collect();
+    let created: Vec<JobRow> = batches
+        .iter()
+        .flat_map(|batch| &batch.jobs)
+        .filter(|write| write.extent == Extent::New)
+        .map(|write| write.row)
+        .collect();
     let first_created = created.iter().map(|row| row.id.0).min().unwrap_or(jobs + 1);
     let fill = db.transaction().expect("nobody else is there");
     for id in 1..first_created.min(jobs + 1) {
@@ -90,8 +94,8 @@ fn one(all: &Transaction<'_>, lsn: usize, batch: &Written, results: &mut i64) ->
     )?;
     let mut insert = all.prepare_cached("INSERT INTO job VALUES (?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?;
     let mut detail = all.prepare_cached("INSERT INTO detail VALUES (?1, 1, 'job 0', ?2)")?;
-    for JobWrite { row, new } in &batch.jobs {
-        let statement = if *new { &mut insert } else { &mut update };
+    for JobWrite { row, extent } in &batch.jobs {
+        let statement = if *extent == Extent::New { &mut insert } else { &mut update };
         statement.execute(params![
             row.id.0,
             row.lane.0,
@@ -105,7 +109,7 @@ fn one(all: &Transaction<'_>, lsn: usize, batch: &Written, results: &mut i64) ->
             row.due_at.map(|time| time.0),
             row.result.map(|result| result.0)
         ])?;
-        if *new {
+        if *extent == Extent::New {
             detail.execute(params![row.id.0, b"echo 0"])?;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forebay_domain::batch::{Batch, JobWrite, LaneRow, LeaseRow, March, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, Extent, JobWrite, LaneRow, LeaseRow, March, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::graph::Edges;
 use forebay_domain::ids::{
@@ -202,6 +202,12 @@ fn every_field_is_read_back<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     let bare = JobRow { node: None, started_at: None, due_at: None, result: None, attempt: 78, tries, ..full };
     bench.commit(change([bare]));
     assert_eq!(bench.reader.job(full.id).expect("reads").map(|view| view.row), Some(bare));
+    let claimed = JobRow { state: JobState::Claimed, flags: JobFlags(2), grant: Grant(13), ..bare };
+    let started = JobRow { state: JobState::Running, node: Some(NodeId(6)), started_at: Some(Timestamp(8)), ..claimed };
+    for (row, extent) in [(claimed, Extent::Step), (started, Extent::Node)] {
+        bench.commit(Batch { jobs: vec![JobWrite { row, extent }], ..Batch::default() });
+        assert_eq!(bench.reader.job(full.id).expect("reads").map(|view| view.row), Some(row));
+    }
 }
 
 fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
@@ -526,7 +532,7 @@ fn a_list_of_jobs<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         details: details.clone(),
         edges: Edges::between(vec![(JobId(3), JobId(1)), (JobId(4), JobId(1)), (JobId(4), JobId(2))]),
         relations: vec![(JobId(2), RelationKind::InputFile, 6), (JobId(3), RelationKind::OutputFile, 6)],
-        jobs: rows.iter().map(|&row| JobWrite { row, new: true }).collect(),
+        jobs: rows.iter().map(|&row| JobWrite { row, extent: Extent::New }).collect(),
         ..Batch::default()
     });
     let base = JobQuery::of(W, 0, 100);

@@ -6,7 +6,7 @@ mod random;
 
 use std::num::NonZeroU16;
 
-use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, WorkflowRow};
+use forebay_domain::batch::{Batch, Extent, JobDetail, JobWrite, LaneRow, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::ids::{Grant, JobId, LaneId, Lsn, RequirementId, WorkflowId};
@@ -151,7 +151,7 @@ const POLICY: Policy = Policy {
 fn create(rows: impl IntoIterator<Item = JobRow>) -> Batch {
     let rows: Vec<JobRow> = rows.into_iter().collect();
     Batch {
-        jobs: rows.iter().map(|&row| JobWrite { row, new: true }).collect(),
+        jobs: rows.iter().map(|&row| JobWrite { row, extent: Extent::New }).collect(),
         details: rows
             .iter()
             .map(|row| detail(row, &format!("job-{}", row.id), row.id.to_string().as_bytes()))
@@ -161,7 +161,7 @@ fn create(rows: impl IntoIterator<Item = JobRow>) -> Batch {
 }
 
 fn change(rows: impl IntoIterator<Item = JobRow>) -> Batch {
-    Batch { jobs: rows.into_iter().map(|row| JobWrite { row, new: false }).collect(), ..Batch::default() }
+    Batch { jobs: rows.into_iter().map(|row| JobWrite { row, extent: Extent::Whole }).collect(), ..Batch::default() }
 }
 
 fn detail(row: &JobRow, name: &str, payload: &[u8]) -> JobDetail {

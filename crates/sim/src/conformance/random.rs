@@ -1,6 +1,6 @@
 //! The same random batches on two stores: every read of both must be equal.
 
-use forebay_domain::batch::{Batch, JobWrite, Sequence};
+use forebay_domain::batch::{Batch, Extent, JobWrite, Sequence};
 use forebay_domain::catalog::{Kind, Match, Paging, Query, Statement, TABLES, Table, Value};
 use forebay_domain::ids::{BarrierId, Grant, JobId, LaneId, Lsn, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
@@ -120,9 +120,15 @@ impl Made {
         let old = self.jobs.len();
         for place in 0..old {
             if self.random.chance(1, 4) {
-                let row = self.random_row(self.jobs[place].id);
+                let old = self.jobs[place];
+                let mut row = self.random_row(old.id);
+                if self.random.chance(1, 2) {
+                    // As most changes are.
+                    row = JobRow { lane: old.lane, priority: old.priority, expires_at: old.expires_at, ..row };
+                }
                 self.jobs[place] = row;
-                batch.jobs.push(JobWrite { row, new: false });
+                let extent = Extent::between(&old.standing(), &row.standing());
+                batch.jobs.push(JobWrite { row, extent });
                 if self.random.chance(1, 5) {
                     batch.details.push(detail(&row, "again", b"{\"command\":\"again\"}"));
                 }
@@ -132,7 +138,7 @@ impl Made {
             let id = JobId(self.id());
             let row = self.random_row(id);
             self.jobs.push(row);
-            batch.jobs.push(JobWrite { row, new: true });
+            batch.jobs.push(JobWrite { row, extent: Extent::New });
             let command = format!("{{\"command\":\"run {}\"}}", id.0 % 7);
             batch.details.push(detail(&row, &format!("name-{}", id.0 % 5), command.as_bytes()));
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use forebay_domain::batch::{Batch, JobDetail, LaneRow, LeaseRow, March, Outcomes, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, Extent, JobDetail, LaneRow, LeaseRow, March, Outcomes, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::graph::Edges;
@@ -142,12 +142,21 @@ impl Db {
             if !written.insert(id) {
                 return Err(format!("job {id} is written twice in one batch"));
             }
-            if write.new {
+            let is_new = write.extent == Extent::New;
+            if is_new {
                 created.insert(id);
             }
-            if write.new == self.jobs.contains_key(&id) {
-                let what = if write.new { "created again" } else { "changed, but is not there" };
+            if is_new == self.jobs.contains_key(&id) {
+                let what = if is_new { "created again" } else { "changed, but is not there" };
                 return Err(format!("job {id} is {what}"));
+            }
+            if let Some(stored) = self.jobs.get(&id)
+                && Extent::between(&stored.standing(), &write.row.standing()) > write.extent
+            {
+                return Err(format!(
+                    "job {id} changes more than {:?}: {stored:?} becomes {:?}",
+                    write.extent, write.row
+                ));
             }
             if !self.lanes.contains_key(&write.row.lane) && !batch.lanes.iter().any(|lane| lane.id == write.row.lane) {
                 return Err(format!("job {id} is in lane {}, which is not there", write.row.lane));

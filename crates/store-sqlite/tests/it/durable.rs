@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use forebay_domain::batch::{Batch, JobWrite, Sequence};
+use forebay_domain::batch::{Batch, Extent, JobWrite, Sequence};
 use forebay_domain::catalog::{Statement, StatementOutcome, Table};
 use forebay_domain::graph::Edges;
 use forebay_domain::ids::{JobId, Lsn};
@@ -110,7 +110,7 @@ fn a_batch_that_cannot_be_is_refused_whole() {
     let mut store = SqliteStore::open(folder.path().join("a.db"), Options::default()).unwrap();
     store.commit(&everything(1)).unwrap();
     let mut unknown = jobs(2, 5..=9);
-    unknown.jobs.push(JobWrite { row: job(77), new: false });
+    unknown.jobs.push(JobWrite { row: job(77), extent: Extent::Whole });
     let twice = jobs(2, 4..=5);
     let edge = Batch { edges: Edges::between(vec![(JobId(77), JobId(1))]), ..jobs(2, 5..=9) };
     for batch in [unknown, twice, edge] {

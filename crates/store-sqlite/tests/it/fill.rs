@@ -1,6 +1,6 @@
 //! Batches to fill a store with.
 
-use forebay_domain::batch::{Batch, JobDetail, JobWrite, LaneRow, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, Extent, JobDetail, JobWrite, LaneRow, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Kind, Row, Statement, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::graph::Edges;
@@ -55,7 +55,7 @@ pub fn everything(lsn: u64) -> Batch {
 pub fn jobs(lsn: u64, ids: impl Iterator<Item = i64> + Clone) -> Batch {
     Batch {
         lsn: Lsn(lsn),
-        jobs: ids.clone().map(|id| JobWrite { row: job(id), new: true }).collect(),
+        jobs: ids.clone().map(|id| JobWrite { row: job(id), extent: Extent::New }).collect(),
         details: ids
             .map(|id| JobDetail {
                 job: JobId(id),

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use forebay_domain::batch::{Batch, JobWrite};
+use forebay_domain::batch::{Batch, Extent, JobWrite};
 use forebay_domain::catalog::{Paging, Query, TABLES, Table};
 use forebay_domain::ids::{JobId, Lsn, Timestamp};
 use forebay_domain::job::JobRow;
@@ -163,7 +163,7 @@ fn timers_of_an_older_database_are_found() {
     store.commit(&everything(1)).unwrap();
     let scheduled = |id, at| JobRow { state: JobState::Scheduled, due_at: Some(Timestamp(at)), ..job(id) };
     let rows = [scheduled(1, 300), scheduled(2, 100), JobRow { due_at: Some(Timestamp(200)), ..job(4) }];
-    let jobs = rows.map(|row| JobWrite { row, new: false }).to_vec();
+    let jobs = rows.map(|row| JobWrite { row, extent: Extent::Whole }).to_vec();
     store.commit(&Batch { lsn: Lsn(2), jobs, ..Batch::default() }).unwrap();
     drop(store);
     SqliteStore::migrate(&path, 3).unwrap();
