@@ -10,8 +10,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("forebay-store-sqlite", &["forebay-domain"]),
     ("forebay-engine", &["forebay-domain", "forebay-flusher"]),
     ("forebay-workflows", &["forebay-domain", "forebay-engine", "forebay-wire"]),
+    ("forebay-tasks", &["forebay-domain", "forebay-engine"]),
     ("forebay-jobq", &["forebay-flusher"]),
-    ("forebay-server", &["forebay-engine", "forebay-workflows", "forebay-jobq"]),
+    ("forebay-server", &["forebay-engine", "forebay-workflows", "forebay-tasks", "forebay-jobq"]),
     ("forebay-worker", &["forebay-wire"]),
     ("forebay-sim", &["forebay-domain"]),
     (
@@ -38,6 +39,7 @@ const MUST_NOT_SEE: &[(&str, &[&str])] = &[
     ("forebay-flusher", &["tokio", "serde", "rusqlite"]),
     ("forebay-engine", &["rusqlite", "axum", "hyper", "tonic", "serde"]),
     ("forebay-workflows", &["rusqlite"]),
+    ("forebay-tasks", &["rusqlite"]),
     ("forebay-server", &["rusqlite"]),
     ("forebay-store-sqlite", &["tokio", "axum"]),
     ("forebay-wire", &["tokio", "rusqlite"]),

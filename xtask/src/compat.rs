@@ -1,4 +1,5 @@
-//! torc's own tools against our server: its command line and its Python client, unmodified.
+//! The tools of others against our server, unmodified: torc's command line and its Python client, the
+//! workers of taskbroker.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,24 +15,48 @@ const TORC: &str = "1.0.0";
 /// The client from PyPI.
 const TORC_CLIENT: &str = "torc-client==0.35.0";
 
+/// Both generations of taskbroker's client, from PyPI: the higher number is the older one.
+const TASKBROKER_CLIENTS: [&str; 2] = ["26.5.0", "0.20.30"];
+
 /// How much is driven.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// What needs the Python client alone.
+    /// What needs torc's Python client alone, and taskbroker's workers.
     Client,
+    /// taskbroker's workers.
+    Tasks,
     /// All, with torc's command line.
     All,
 }
 
-/// Runs the suite in `compat/`.
+/// Runs the suites in `compat/` and `compat-tasks/`.
 pub fn run(part: Part) -> anyhow::Result<()> {
     sh("cargo", &["build", "--locked", "-p", "forebay"])?;
+    if part != Part::Tasks {
+        torcs(part)?;
+    }
+    TASKBROKER_CLIENTS.iter().try_for_each(|version| taskbrokers(version))
+}
+
+fn taskbrokers(version: &str) -> anyhow::Result<()> {
+    let python = crate::ci::python_environment(&format!("compat/taskbroker-{version}"))?;
+    let client = format!("taskbroker-client=={version}");
+    // The newer one's command line needs click, and does not say so.
+    sh(&python, &["-m", "pip", "install", "--quiet", &client, "click", "pytest"])?;
+    let mut command = Command::new(&python);
+    command.args(["-m", "pytest", "--quiet", "compat-tasks"]).env("FOREBAY", target().join("debug").join("forebay"));
+    let status = command.status().context("cannot start pytest")?;
+    ensure!(status.success(), "taskbroker-client {version}: the suite failed: {status}");
+    Ok(())
+}
+
+fn torcs(part: Part) -> anyhow::Result<()> {
     let target = target();
     let python = environment()?;
     let mut command = Command::new(&python);
     command.args(["-m", "pytest", "--quiet", "compat"]).env("FOREBAY", target.join("debug").join("forebay"));
     match part {
-        Part::Client => {
+        Part::Client | Part::Tasks => {
             command.args(["--ignore", "compat/test_cli.py", "--ignore", "compat/test_restarts.py"]);
         }
         Part::All => {

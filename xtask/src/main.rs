@@ -23,7 +23,7 @@ struct Args {
 enum Command {
     /// Format, clippy, all tests, the borders between crates, a short simulation, a few kills.
     Ci,
-    /// torc's own command line and Python client against our server.
+    /// torc's own command line and Python client against our server, and taskbroker's workers.
     Compat {
         /// `client` needs no build of torc.
         #[arg(long, value_enum, default_value = "all")]

@@ -11,6 +11,7 @@ use forebay_wire::JobStatus;
 use forebay_worker::Access;
 
 use crate::db::DbArgs;
+use crate::tasks::TasksArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,9 @@ Examples:
   forebay worker --url http://host:8080 --workflow 1
 
   torc -s --torc-server-bin forebay run diamond.yaml    torc's own client on it
+
+  forebay serve --db jobs.db --grpc 0.0.0.0:50051       tasks, for taskbroker's workers
+  forebay tasks enqueue --application shop --namespace mail --task send --args '[7]'
 
 Exit codes:
     0  all that was asked is done; for a run: every job completed
@@ -62,6 +66,7 @@ Exit codes:
 
 const SERVE_HELP: &str = r#"Examples:
   forebay serve --db jobs.db --http 127.0.0.1:8080
+  forebay serve --db jobs.db --grpc 127.0.0.1:50051
   forebay serve --db jobs.db --http 127.0.0.1:0 --durability process
   forebay serve --config forebay.toml
 
@@ -71,7 +76,7 @@ A configuration has a key for each flag; flags go before it, and variables (FORE
   log_level = "warn"
   durability = { mode = "process", sync_interval = "50ms" }
 
-Prints `listening http=ADDR` once it takes requests. SIGTERM and SIGINT stop it: it answers what it
+Prints `listening http=ADDR`, with --grpc `listening http=ADDR grpc=ADDR`, once it takes requests. SIGTERM and SIGINT stop it: it answers what it
 has taken, writes everything, and exits with 0.
 
 Exit codes:
@@ -107,7 +112,7 @@ impl Cli {
                 None => args.torc_server.resolve(&args.durability).err(),
             },
             Command::Serve(_) | Command::Worker(_) | Command::Create(_) => None,
-            Command::Status(_) | Command::Jobs(_) | Command::Results(_) | Command::Db(_) => None,
+            Command::Status(_) | Command::Jobs(_) | Command::Results(_) | Command::Db(_) | Command::Tasks(_) => None,
         };
         if let Some(error) = contradiction {
             Cli::command().error(ErrorKind::ArgumentConflict, error).exit();
@@ -137,6 +142,8 @@ pub enum Command {
     Results(ResultsArgs),
     /// Look after a database: check it, copy it, put it in order.
     Db(DbArgs),
+    /// Enqueue tasks for taskbroker's workers, and look after them.
+    Tasks(TasksArgs),
 }
 
 #[derive(Debug, Args)]
@@ -218,9 +225,6 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub settings: Settings,
-    /// Accepted for later: the tasks door is not there yet.
-    #[arg(long, value_name = "ADDR")]
-    pub grpc: Option<String>,
 }
 
 impl ServeArgs {

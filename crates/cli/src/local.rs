@@ -46,6 +46,11 @@ impl Local {
         self.server.address()
     }
 
+    /// Where it listens for gRPC, if it does.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.server.grpc_address()
+    }
+
     /// What opens readers beside the engine's.
     pub fn readers(&self) -> &SqliteReaders {
         &self.readers

@@ -3,6 +3,7 @@
 //! - `args`: the command line; `exit`: how the program ends.
 //! - `run`: a workflow file, from one command to its end. `local` is the server inside it.
 //! - `serve`, `worker`, `create`: the same apart, over HTTP. `snapshot`: copies of what is served.
+//! - `tasks`: the tasks of a server, over HTTP.
 //! - `look`: what is in a database or on a server; `db`: looking after one.
 //! - `watch`: a worker at work; `progress`, `report`, `table`: what is shown.
 
@@ -19,6 +20,7 @@ mod serve;
 mod signals;
 mod snapshot;
 mod table;
+mod tasks;
 mod watch;
 mod worker;
 
@@ -71,14 +73,7 @@ enum Task<'a> {
 impl Task<'_> {
     fn of(command: &Command) -> anyhow::Result<Task<'_>> {
         Ok(match command {
-            Command::Serve(args) => {
-                if let Some(address) = &args.grpc {
-                    eprintln!(
-                        "--grpc {address}: the tasks door is not there yet; it comes later, and nothing listens there"
-                    );
-                }
-                Task::Serve { config: Box::new(args.resolve()?), manner: Manner::Ours }
-            }
+            Command::Serve(args) => Task::Serve { config: Box::new(args.resolve()?), manner: Manner::Ours },
             Command::Run(args) => match &args.file {
                 Some(file) => Task::Run { args, file },
                 None => {
@@ -115,6 +110,7 @@ impl Task<'_> {
             Task::Other(Command::Jobs(args)) => look::jobs(args).await,
             Task::Other(Command::Results(args)) => look::results(args).await,
             Task::Other(Command::Db(args)) => db::db(args),
+            Task::Other(Command::Tasks(args)) => tasks::tasks(args).await,
             Task::Other(Command::Serve(_) | Command::Run(_)) => unreachable!("these are tasks of their own"),
         }
     }

@@ -34,7 +34,10 @@ pub async fn serve(config: Config, manner: Manner) -> anyhow::Result<Exit> {
     let Config { db, durability, stop_timeout, slow_statement, stops_with_stdin, listening, .. } = config;
     let local = Local::start(&db, durability, slow_statement, listening).await?;
     say(&match manner {
-        Manner::Ours => format!("listening {scheme}={}", local.address()),
+        Manner::Ours => match local.grpc_address() {
+            Some(grpc) => format!("listening {scheme}={} grpc={grpc}", local.address()),
+            None => format!("listening {scheme}={}", local.address()),
+        },
         Manner::TorcServer => format!("TORC_SERVER_PORT={}", local.address().port()),
     })?;
     let copying = async {

@@ -5,6 +5,7 @@ pub mod config;
 pub mod tls;
 
 mod browse;
+mod grpc;
 mod metrics;
 mod progress;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use forebay_engine::EngineHandle;
 use forebay_jobq::http::{Door as Queues, DoorOptions as QueuesOptions};
+use forebay_tasks::Door as Tasks;
 use forebay_workflows::Door as Workflows;
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
@@ -32,6 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::auth::Gate;
+use crate::grpc::Grpc;
 use crate::metrics::{Door, Requests};
 use crate::tls::Tls;
 
@@ -40,9 +43,13 @@ use crate::tls::Tls;
 pub struct Options {
     /// A name or an address, and a port; 0 picks a free one.
     pub http: String,
+    /// The same, for gRPC: where workers of taskbroker find the tasks door. Without it there is no such
+    /// listener; over HTTP the door is there.
+    pub grpc: Option<String>,
     /// Connections that are served at a time; one more waits until another ends.
     pub connections_max: usize,
     pub workflows: forebay_workflows::Options,
+    pub tasks: forebay_tasks::Options,
     /// Who may come in.
     pub auth: auth::Options,
     /// Without it, connections are not secured.
@@ -56,8 +63,10 @@ impl Options {
     pub fn loopback() -> Options {
         Options {
             http: "127.0.0.1:0".to_owned(),
+            grpc: None,
             connections_max: 16_384,
             workflows: forebay_workflows::Options::default(),
+            tasks: forebay_tasks::Options::default(),
             auth: auth::Options::default(),
             tls: None,
             queues: None,
@@ -72,6 +81,8 @@ pub enum StartError {
     Listen { address: String, source: io::Error },
     #[error("the directory of queues {} cannot be made", directory.display())]
     Queues { directory: PathBuf, source: io::Error },
+    #[error("the tasks cannot be read")]
+    Tasks(#[source] forebay_engine::Error),
     #[error(transparent)]
     Auth(#[from] auth::AuthError),
     #[error(transparent)]
@@ -84,6 +95,7 @@ struct Doors {
     engine: EngineHandle,
     gate: Gate,
     workflows: Workflows,
+    tasks: Tasks,
     queues: Option<Queues>,
     requests: Arc<Requests>,
 }
@@ -106,6 +118,9 @@ impl Doors {
             Some(queues) if Queues::is_for(request.uri().path()) => {
                 (Door::Queues, queues.answer(request).await.map(Either::Left))
             }
+            _ if Tasks::is_for(request.uri().path()) => {
+                (Door::Tasks, self.tasks.answer(request).await.map(Either::Left))
+            }
             _ => (Door::Workflows, self.workflows.answer(request).await.map(Either::Right)),
         };
         begun.answered(door, response.status());
@@ -119,6 +134,7 @@ pub struct Server {
     queues: Option<Queues>,
     stopping: watch::Sender<bool>,
     listener: JoinHandle<JoinSet<()>>,
+    grpc: Option<Grpc>,
 }
 
 impl Server {
@@ -129,11 +145,19 @@ impl Server {
     /// users or certificates cannot be used.
     pub async fn start(options: Options, engine: EngineHandle) -> Result<Server, StartError> {
         let gate = Gate::new(&options.auth)?;
-        let tls = options.tls.as_ref().map(Tls::new).transpose()?;
+        let tls = options.tls.as_ref().map(|tls| Tls::new(tls, b"http/1.1")).transpose()?;
         let bad = |source| StartError::Listen { address: options.http.clone(), source };
         let listener = TcpListener::bind(&options.http).await.map_err(bad)?;
         let address = listener.local_addr().map_err(bad)?;
         let (stopping, watched) = watch::channel(false);
+        let tasks = Tasks::open(engine.clone(), options.tasks).await.map_err(StartError::Tasks)?;
+        let grpc = match options.grpc {
+            Some(at) => {
+                let tls = options.tls.as_ref().map(|tls| Tls::new(tls, b"h2")).transpose()?;
+                Some(Grpc::start(&at, tls, tasks.clone(), options.connections_max, watched.clone()).await?)
+            }
+            None => None,
+        };
         let queues = match options.queues {
             Some(directory) => {
                 let opened = Queues::new(&directory, QueuesOptions::default());
@@ -145,6 +169,7 @@ impl Server {
             engine: engine.clone(),
             gate,
             workflows: Workflows::new(engine.clone(), options.workflows),
+            tasks,
             queues: queues.clone(),
             requests: Arc::default(),
         };
@@ -152,12 +177,17 @@ impl Server {
         tokio::spawn(progress::tell(engine, watched.clone()));
         let listener = tokio::spawn(listen(listener, tls, doors, permits, watched));
         tracing::info!(%address, "listening");
-        Ok(Server { address, queues, stopping, listener })
+        Ok(Server { address, queues, stopping, listener, grpc })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens for gRPC, if it does.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(Grpc::address)
     }
 
     /// Takes no more connections, lets each finish its request, and after `timeout` breaks off
@@ -169,6 +199,9 @@ impl Server {
             match (&mut self.listener).await {
                 Ok(mut connections) => while connections.join_next().await.is_some() {},
                 Err(error) => tracing::error!(%error, "the listener ended before it was stopped"),
+            }
+            if let Some(grpc) = &mut self.grpc {
+                grpc.ended().await;
             }
         });
         let all = finished.await.is_ok();

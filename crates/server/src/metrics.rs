@@ -16,10 +16,11 @@ pub(crate) const PATH: &str = "/metrics";
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Door {
     Workflows,
+    Tasks,
     Queues,
 }
 
-const DOORS: [(Door, &str); 2] = [(Door::Workflows, "workflows"), (Door::Queues, "queues")];
+const DOORS: [(Door, &str); 3] = [(Door::Workflows, "workflows"), (Door::Tasks, "tasks"), (Door::Queues, "queues")];
 /// Kinds of status: `1xx` to `5xx`.
 const CLASSES: usize = 5;
 

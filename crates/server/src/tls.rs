@@ -37,8 +37,8 @@ pub enum TlsError {
 pub(crate) struct Tls(TlsAcceptor);
 
 impl Tls {
-    /// Reads the files.
-    pub fn new(options: &Options) -> Result<Tls, TlsError> {
+    /// Reads the files. Connections speak this protocol, by its ALPN name.
+    pub fn new(options: &Options, protocol: &[u8]) -> Result<Tls, TlsError> {
         let unreadable = |path: &PathBuf, what| {
             let path = path.clone();
             move |source| TlsError::Unreadable { path, what, source }
@@ -53,7 +53,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(unfit)?;
         let mut config = config.with_no_client_auth().with_single_cert(chain, key).map_err(unfit)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         Ok(Tls(TlsAcceptor::from(Arc::new(config))))
     }
 

@@ -104,6 +104,14 @@ impl Client {
     /// # Errors
     /// If that is no such address, or what is to secure the connection or to be shown cannot be used.
     pub fn new(url: &str, access: &Access) -> Result<Self, ClientError> {
+        Self::below(url, BASE_PATH, access)
+    }
+
+    /// The same, for an API of the server whose paths begin with `base_path`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn below(url: &str, base_path: &str, access: &Access) -> Result<Self, ClientError> {
         let bad = |why: &dyn fmt::Display| ClientError::BadUrl { url: url.to_owned(), why: why.to_string() };
         let trimmed = url.trim_end_matches('/');
         let uri: Uri = trimmed.parse().map_err(|e: hyper::http::uri::InvalidUri| bad(&e))?;
@@ -112,7 +120,7 @@ impl Client {
             (Some("https"), Some(_)) => access.ca.clone().map_or(TlsRoots::Machine, TlsRoots::File),
             _ => return Err(bad(&"it must start with http:// or https://")),
         };
-        let base = if trimmed.ends_with(BASE_PATH) { trimmed.to_owned() } else { format!("{trimmed}{BASE_PATH}") };
+        let base = if trimmed.ends_with(base_path) { trimmed.to_owned() } else { format!("{trimmed}{base_path}") };
         let authorization = access.authorization.as_deref().map(|text| {
             let mut value = HeaderValue::from_str(text).map_err(|_| ClientError::BadCredentials)?;
             value.set_sensitive(true);

@@ -1,1 +1,1 @@
-"""Forebay for Python: see ``forebay.jobq``."""
+"""Forebay for Python: see ``forebay.jobq`` and ``forebay.tasks``."""

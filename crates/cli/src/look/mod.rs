@@ -44,13 +44,13 @@ struct Wanted {
 /// Where to look.
 enum Place {
     Database(Database),
-    Server(Server),
+    Server(Box<Server>),
 }
 
 impl Place {
     fn open(args: &PlaceArgs) -> anyhow::Result<Place> {
         match &args.url {
-            Some(url) => Ok(Place::Server(Server::at(url, &args.access.resolve()?)?)),
+            Some(url) => Ok(Place::Server(Box::new(Server::at(url, &args.access.resolve()?)?))),
             None => Ok(Place::Database(Database::open(&args.db)?)),
         }
     }

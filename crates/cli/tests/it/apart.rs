@@ -131,15 +131,6 @@ fn a_worker_that_is_not_told_a_server_or_finds_none_says_so() {
 }
 
 #[test]
-fn grpc_comes_later_and_says_so() {
-    let scratch = Scratch::new();
-    let server = Served::start(&scratch, &["--db", "jobs.db", "--grpc", "127.0.0.1:0"]);
-    let said = server.end("TERM");
-    assert_eq!(said.code, 0);
-    assert!(said.err.contains("comes later"), "{said:?}");
-}
-
-#[test]
 fn a_workflow_that_is_not_there_is_not_found() {
     let scratch = Scratch::new();
     let server = Served::start(&scratch, &["--db", "jobs.db"]);

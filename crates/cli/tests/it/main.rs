@@ -11,5 +11,6 @@ mod going_on;
 mod run;
 mod scratch;
 mod secured;
+mod tasks;
 #[path = "../../../spec/tests/it/torc_crate.rs"]
 mod torc_crate;

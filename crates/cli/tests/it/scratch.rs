@@ -206,7 +206,7 @@ impl Served {
         served
     }
 
-    /// A server whose first line begins so; what stands after it.
+    /// A server whose first line begins so; the word that stands after it.
     fn saying(mut child: Child, wanted: &str) -> (Served, String) {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut served = Served { child, stdout, url: String::new() };
@@ -214,8 +214,8 @@ impl Served {
         let Some(rest) = line.strip_prefix(wanted) else {
             panic!("it said {line:?}, and {:?}", finish_err(&mut served.child));
         };
-        let rest = rest.to_owned();
-        (served, rest)
+        let first = rest.split(' ').next().unwrap_or_default().to_owned();
+        (served, first)
     }
 
     /// The next line of its stdout; empty if it has ended.

@@ -64,6 +64,9 @@ pub struct Settings {
     /// Where to listen for torc's HTTP API; port 0 picks one [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR", env = "FOREBAY_HTTP")]
     pub http: Option<String>,
+    /// Where to listen for workers of taskbroker over gRPC; port 0 picks one. Without it nothing listens.
+    #[arg(long, value_name = "ADDR", env = "FOREBAY_GRPC")]
+    pub grpc: Option<String>,
     #[command(flatten)]
     pub durability: DurabilitySettings,
     /// How long a stop may take to write what was taken, such as 10s, which is the default.
@@ -115,6 +118,7 @@ impl Settings {
         Settings {
             db: self.db.or(below.db),
             http: self.http.or(below.http),
+            grpc: self.grpc.or(below.grpc),
             durability: self.durability.over(below.durability),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
@@ -140,6 +144,7 @@ impl Settings {
             stops_with_stdin: false,
             listening: Options {
                 http: self.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
+                grpc: self.grpc,
                 queues: self.queues,
                 auth: self.auth.resolve(),
                 tls: self.tls.resolve()?,

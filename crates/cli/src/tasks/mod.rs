@@ -1,0 +1,239 @@
+//! `forebay tasks`: tasks are enqueued on a server and looked after there.
+
+mod args;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use forebay_worker::{CallError, Client};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub use args::TasksArgs;
+use args::{EnqueueArgs, ListArgs, State, TasksCommand};
+
+use crate::exit::Exit;
+use crate::table::Table;
+
+/// Where the paths of the tasks door begin.
+const BASE: &str = "/tasks/v1";
+
+/// Tasks of one request.
+const PART: u64 = 1_000;
+
+#[derive(Debug, Deserialize)]
+struct Enqueued {
+    tasks: Vec<Named>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    id: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Task {
+    id: String,
+    application: String,
+    namespace: String,
+    task: String,
+    state: String,
+    priority: i64,
+    failures: u16,
+    losses: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received_at_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_at_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tasks {
+    tasks: Vec<Task>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Applications {
+    applications: Vec<Application>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Application {
+    name: String,
+    paused: bool,
+    pending: i64,
+    processing: i64,
+    delayed: i64,
+    dead_letters: i64,
+}
+
+pub async fn tasks(args: &TasksArgs) -> anyhow::Result<Exit> {
+    let client = Client::below(&args.url, BASE, &args.access.resolve()?)?;
+    match &args.command {
+        TasksCommand::Enqueue(args) => enqueue(&client, args).await?,
+        TasksCommand::Applications { json } => applications(&client, *json).await?,
+        TasksCommand::List(args) => {
+            let ListArgs { application, namespace, state, limit, offset, json } = args;
+            let found = list(&client, application, namespace.as_deref(), *state, *offset, *limit).await?;
+            show(&found, *json)?;
+        }
+        TasksCommand::Status { id, json } => status(&client, id, *json).await?,
+        TasksCommand::Cancel { ids } => {
+            for id in ids {
+                let _canceled: Named = client.post_empty(&format!("/tasks/{}/cancel", segment(id))).await?;
+            }
+        }
+        TasksCommand::Requeue { ids } => {
+            for id in ids {
+                say(&requeue(&client, id).await?.id)?;
+            }
+        }
+        TasksCommand::Pause { application } => pause(&client, application, "pause").await?,
+        TasksCommand::Resume { application } => pause(&client, application, "resume").await?,
+        TasksCommand::DeadLetters { application, requeue: false, namespace, json } => {
+            let dead = Some(State::DeadLetter);
+            let found = list(&client, application, namespace.as_deref(), dead, 0, PART).await?;
+            show(&found, *json)?;
+        }
+        TasksCommand::DeadLetters { application, requeue: true, namespace, .. } => {
+            send_back(&client, application, namespace.as_deref()).await?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+async fn enqueue(client: &Client, args: &EnqueueArgs) -> anyhow::Result<()> {
+    let ms = |time: Option<Duration>| time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+    let task = json!({
+        "id": args.id,
+        "application": args.application,
+        "namespace": args.namespace,
+        "task": args.task,
+        "args": args.args,
+        "kwargs": args.kwargs,
+        "processing_deadline": seconds(args.deadline),
+        "max_attempts": args.max_attempts,
+        "retry_delay": seconds(args.retry_delay),
+        "at_most_once": args.at_most_once,
+        "dead_letter": args.dead_letter,
+        "priority": args.priority,
+        "delay_ms": ms(args.delay),
+        "expires_ms": ms(args.expires),
+    });
+    let mut left = args.count;
+    while left > 0 {
+        let part = left.min(PART);
+        let body = json!({"tasks": vec![&task; usize::try_from(part)?]});
+        let enqueued: Enqueued = client.post("/tasks", &body).await?;
+        if !args.quiet {
+            enqueued.tasks.iter().try_for_each(|task| say(&task.id))?;
+        }
+        left -= part;
+    }
+    Ok(())
+}
+
+async fn applications(client: &Client, json: bool) -> anyhow::Result<()> {
+    let Applications { applications } = client.get("/applications").await?;
+    if json {
+        return Ok(say(&serde_json::to_string_pretty(&applications)?)?);
+    }
+    let mut table = Table::new(["application", "pending", "processing", "delayed", "dead letters", ""]);
+    for one in applications {
+        let paused = if one.paused { "paused" } else { "" };
+        let counts = [one.pending, one.processing, one.delayed, one.dead_letters].map(|count| count.to_string());
+        let [pending, processing, delayed, dead] = counts;
+        table.row([one.name, pending, processing, delayed, dead, paused.to_owned()]);
+    }
+    Ok(table.write(&mut io::stdout().lock())?)
+}
+
+async fn list(
+    client: &Client,
+    application: &str,
+    namespace: Option<&str>,
+    state: Option<State>,
+    offset: u64,
+    limit: u64,
+) -> Result<Vec<Task>, CallError> {
+    let mut path = format!("/tasks?application={}&offset={offset}&limit={limit}", segment(application));
+    if let Some(namespace) = namespace {
+        path += &format!("&namespace={}", segment(namespace));
+    }
+    if let Some(state) = state {
+        path += &format!("&state={}", state.word());
+    }
+    let Tasks { tasks } = client.get(&path).await?;
+    Ok(tasks)
+}
+
+fn show(tasks: &[Task], json: bool) -> anyhow::Result<()> {
+    if json {
+        return Ok(say(&serde_json::to_string_pretty(tasks)?)?);
+    }
+    let mut table = Table::new(["id", "namespace", "task", "state", "priority", "failures", "losses"]);
+    for task in tasks {
+        let numbers = [task.priority.to_string(), task.failures.to_string(), task.losses.to_string()];
+        let [priority, failures, losses] = numbers;
+        let [id, namespace, name] = [&task.id, &task.namespace, &task.task].map(String::clone);
+        table.row([id, namespace, name, task.state.clone(), priority, failures, losses]);
+    }
+    Ok(table.write(&mut io::stdout().lock())?)
+}
+
+async fn status(client: &Client, id: &str, json: bool) -> anyhow::Result<()> {
+    let task: Task = client.get(&format!("/tasks/{}", segment(id))).await?;
+    let value = serde_json::to_value(&task)?;
+    if json {
+        return Ok(say(&serde_json::to_string_pretty(&value)?)?);
+    }
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        say(&format!("{name}: {value}"))?;
+    }
+    Ok(())
+}
+
+async fn requeue(client: &Client, id: &str) -> Result<Task, CallError> {
+    client.post_empty(&format!("/tasks/{}/requeue", segment(id))).await
+}
+
+async fn pause(client: &Client, application: &str, verb: &str) -> Result<(), CallError> {
+    let _paused: Value = client.post_empty(&format!("/applications/{}/{verb}", segment(application))).await?;
+    Ok(())
+}
+
+/// Those that are there now: who comes meanwhile because it failed again waits for the next time.
+async fn send_back(client: &Client, application: &str, namespace: Option<&str>) -> anyhow::Result<()> {
+    let mut ids = Vec::new();
+    loop {
+        let offset = u64::try_from(ids.len())?;
+        let found = list(client, application, namespace, Some(State::DeadLetter), offset, PART).await?;
+        if found.is_empty() {
+            break;
+        }
+        ids.extend(found.into_iter().map(|task| task.id));
+    }
+    for id in ids {
+        match requeue(client, &id).await {
+            Ok(task) => say(&task.id)?,
+            // Somebody else sent it back.
+            Err(CallError::Refused { status: 404 | 409, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{line}")
+}
+
+/// A text as a part of a path or a query.
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}

@@ -1,0 +1,161 @@
+//! The tasks door: workers of taskbroker over gRPC, and what is ours beside that. It decodes, asks the
+//! engine and encodes; which task is next, and what becomes of one, the engine says.
+//!
+//! The tasks of an application are the jobs of one endless workflow, those of a namespace one of its
+//! lanes. A job's name is the id that its producer gave it.
+
+pub mod activation;
+pub mod connection;
+pub mod proto;
+
+mod applications;
+mod claims;
+mod consumer;
+mod enqueue;
+mod fault;
+mod grants;
+mod http;
+mod ident;
+mod manage;
+mod ours;
+mod reports;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_domain::ids::Timestamp;
+use forebay_engine::{EngineHandle, Error};
+use http_body_util::Full;
+use hyper::{Request, Response};
+use tonic::service::Routes;
+
+use crate::applications::Applications;
+use crate::connection::Connection;
+use crate::enqueue::Names;
+use crate::grants::Grants;
+use crate::proto::ours::tasks_server::TasksServer;
+use crate::proto::taskbroker::consumer_service_server::ConsumerServiceServer;
+
+/// The bounds of the door. Plain values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Whose tasks those are that name no application.
+    pub default_application: String,
+    /// How long a GetTask waits for a task; 0: not at all.
+    pub hold: Duration,
+    /// What is added to a task's processing deadline.
+    pub grace: Duration,
+    /// An attempt that is lost is followed by another one, until so many were.
+    pub losses_max: u16,
+    /// Applications that there may be.
+    pub applications_max: usize,
+    /// Attempts of which it is remembered who has them.
+    pub grants_max: usize,
+    /// A longer message is refused, in bytes.
+    pub message_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            default_application: "default".to_owned(),
+            hold: Duration::from_secs(2),
+            grace: Duration::from_secs(3),
+            losses_max: 5,
+            applications_max: 4_096,
+            grants_max: 1 << 20,
+            // What taskbroker's Python client takes.
+            message_max: 10 << 20,
+        }
+    }
+}
+
+/// Answers workers and producers. Clones are the same door.
+#[derive(Clone)]
+pub struct Door {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: EngineHandle,
+    options: Options,
+    applications: Applications,
+    grants: Grants,
+    names: Names,
+}
+
+impl Door {
+    /// A door to the tasks that the engine has.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn open(engine: EngineHandle, options: Options) -> Result<Door, Error> {
+        let applications = Applications::load(&engine, options.applications_max).await?;
+        let (grants, names) = (Grants::new(options.grants_max), Names::default());
+        Ok(Door { shared: Arc::new(Shared { engine, options, applications, grants, names }) })
+    }
+
+    /// The gRPC services. Their requests carry the [`Connection`] that they came on.
+    #[must_use]
+    pub fn services(&self) -> Routes {
+        let most = self.options().message_max;
+        let consumer = ConsumerServiceServer::new(self.clone());
+        let ours = TasksServer::new(self.clone());
+        Routes::new(consumer.max_decoding_message_size(most).max_encoding_message_size(usize::MAX))
+            .add_service(ours.max_decoding_message_size(most))
+    }
+
+    /// A connection that was taken: who gets an attempt on it, holds that until it is closed.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        Connection::new(&self.shared)
+    }
+
+    /// The path is one that this door answers over HTTP.
+    #[must_use]
+    pub fn is_for(path: &str) -> bool {
+        path.starts_with(http::BASE)
+    }
+
+    /// Answers one request over HTTP.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        http::answer(self, request).await
+    }
+
+    fn engine(&self) -> &EngineHandle {
+        &self.shared.engine
+    }
+
+    fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    fn applications(&self) -> &Applications {
+        &self.shared.applications
+    }
+
+    fn grants(&self) -> &Grants {
+        &self.shared.grants
+    }
+
+    fn names(&self) -> &Names {
+        &self.shared.names
+    }
+
+    /// The moment until which a request for a task that came now may wait, if it may.
+    fn until(&self) -> Option<Timestamp> {
+        let hold = i64::try_from(self.options().hold.as_millis()).unwrap_or(i64::MAX);
+        (hold > 0).then(|| self.engine().now().after(hold))
+    }
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Door").field("options", self.options()).finish_non_exhaustive()
+    }
+}

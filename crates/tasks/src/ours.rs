@@ -1,0 +1,23 @@
+//! What is ours over gRPC.
+
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::Door;
+use crate::enqueue::NewTask;
+use crate::proto::ours;
+use crate::proto::ours::tasks_server::Tasks;
+
+#[async_trait]
+impl Tasks for Door {
+    async fn enqueue(&self, request: Request<ours::EnqueueRequest>) -> Result<Response<ours::EnqueueResponse>, Status> {
+        let tasks = request.into_inner().tasks.into_iter().map(|task| NewTask {
+            activation: task.activation.unwrap_or_default(),
+            priority: task.priority,
+            delay_ms: task.delay_ms,
+            expires_ms: task.expires_ms,
+        });
+        let enqueued = self.enqueue_all(tasks.collect()).await?;
+        let tasks = enqueued.into_iter().map(|task| ours::Enqueued { id: task.id, was_there: task.was_there });
+        Ok(Response::new(ours::EnqueueResponse { tasks: tasks.collect() }))
+    }
+}

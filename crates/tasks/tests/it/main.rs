@@ -1,0 +1,6 @@
+//! The door over an engine and a database, without a network between.
+
+mod enqueue;
+mod operators;
+mod workers;
+mod world;

@@ -1,0 +1,166 @@
+//! A door with a database of its own, workers and operators.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_engine::{Clock, Engine, EngineHandle};
+use forebay_store_sqlite::{Durability, SqliteReader, SqliteStore};
+use forebay_tasks::activation::Activation;
+use forebay_tasks::connection::Connection;
+use forebay_tasks::proto::ours::tasks_client::TasksClient;
+use forebay_tasks::proto::ours::{EnqueueRequest, Enqueued, NewTask};
+use forebay_tasks::proto::taskbroker::consumer_service_client::ConsumerServiceClient;
+use forebay_tasks::proto::taskbroker::{
+    FetchNextTask, GetTaskRequest, SetBatchActivationStatusRequest, SetTaskStatusRequest, TaskActivationStatus,
+};
+use forebay_tasks::{Door, Options};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+
+pub struct World {
+    pub door: Door,
+    pub engine: EngineHandle,
+    folder: TempDir,
+}
+
+impl World {
+    /// Workers are not held while there is no task.
+    pub async fn start() -> World {
+        World::holding(Duration::ZERO).await
+    }
+
+    pub async fn holding(hold: Duration) -> World {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        World::on(folder, Options { hold, ..Options::default() }).await
+    }
+
+    async fn on(folder: TempDir, options: Options) -> World {
+        let path = folder.path().join("test.db");
+        let stored = forebay_store_sqlite::Options { durability: Durability::Process, ..Default::default() };
+        let store = SqliteStore::open(&path, stored).expect("a database");
+        let readers = move || SqliteReader::open(&path).map_err(|error| panic!("a reader: {error}"));
+        let engine = forebay_engine::Options::process(|| Ok(()));
+        let clock: Arc<dyn Clock> = Arc::new(forebay_engine::SystemClock::new());
+        let engine = Engine::start(store, readers, clock, engine).expect("an engine");
+        let door = Door::open(engine.clone(), options).await.expect("a door");
+        World { door, engine, folder }
+    }
+
+    /// The same database, served anew.
+    pub async fn restart(self) -> World {
+        let World { door, engine, folder } = self;
+        engine.stop(Duration::from_secs(10)).await;
+        drop((door, engine));
+        World::on(folder, Options { hold: Duration::ZERO, ..Options::default() }).await
+    }
+
+    pub fn worker(&self) -> Worker {
+        let client = ConsumerServiceClient::new(self.door.services());
+        Worker { client, connection: self.door.connection() }
+    }
+
+    pub async fn enqueue(&self, tasks: Vec<NewTask>) -> Result<Vec<Enqueued>, Status> {
+        let mut client = TasksClient::new(self.door.services());
+        Ok(client.enqueue(EnqueueRequest { tasks }).await?.into_inner().tasks)
+    }
+
+    /// Over HTTP: the status, and the body.
+    pub async fn http(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
+        let body = Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default()));
+        let request = Request::builder().method(method).uri(format!("/tasks/v1{path}")).body(body).expect("a request");
+        let response = self.door.answer(request).await;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&bytes).expect("it is JSON"))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.http(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    pub async fn post(&self, path: &str, body: Option<Value>) -> Value {
+        let (status, body) = self.http(Method::POST, path, body).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// Enqueues a task of the application `app`, with what `more` says; its id.
+    pub async fn task(&self, more: Value) -> String {
+        let mut task = json!({"application": "app", "namespace": "ns", "task": "t"});
+        task.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let answer = self.post("/tasks", Some(json!({"tasks": [task]}))).await;
+        answer["tasks"][0]["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// (pending, processing, delayed, dead letters) of the application `app`.
+    pub async fn counts(&self) -> [i64; 4] {
+        let all = self.get("/applications").await;
+        let apps = all["applications"].as_array().expect("a list");
+        let app = apps.iter().find(|one| one["name"] == "app").expect("it is there");
+        ["pending", "processing", "delayed", "dead_letters"].map(|word| app[word].as_i64().expect("a number"))
+    }
+}
+
+/// A worker on a connection of its own.
+pub struct Worker {
+    client: ConsumerServiceClient<Routes>,
+    connection: Connection,
+}
+
+pub use TaskActivationStatus::{Complete, Failure, Retry};
+
+impl Worker {
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.extensions_mut().insert(self.connection.clone());
+        request
+    }
+
+    pub async fn ask(&mut self, application: Option<&str>, namespace: Option<&str>) -> Result<Activation, Status> {
+        let (application, namespace) = (application.map(str::to_owned), namespace.map(str::to_owned));
+        let request = self.request(GetTaskRequest { application, namespace });
+        let response = self.client.get_task(request).await?.into_inner();
+        Ok(response.task.expect("what is not there is not found"))
+    }
+
+    /// The id of the next task of the application `app`.
+    pub async fn take(&mut self) -> Option<String> {
+        match self.ask(Some("app"), None).await {
+            Ok(task) => Some(task.known().expect("an activation").id),
+            Err(status) => {
+                assert_eq!((status.code(), status.message()), (Code::NotFound, "No pending activations"));
+                None
+            }
+        }
+    }
+
+    pub async fn report(&mut self, id: &str, status: TaskActivationStatus) {
+        let next = self.set(SetTaskStatusRequest { id: id.into(), status: status.into(), ..Default::default() });
+        assert_eq!(next.await.expect("it is taken"), None);
+    }
+
+    /// Reports, and takes the next one of `app`.
+    pub async fn report_and_take(&mut self, id: &str, status: TaskActivationStatus) -> Option<String> {
+        let fetch_next_task = Some(FetchNextTask { namespace: None, application: Some("app".into()) });
+        let (id, status) = (id.to_owned(), status.into());
+        let next = self.set(SetTaskStatusRequest { id, status, fetch_next_task, ..Default::default() }).await;
+        next.expect("it is taken").map(|task| task.known().expect("an activation").id)
+    }
+
+    pub async fn set(&mut self, message: SetTaskStatusRequest) -> Result<Option<Activation>, Status> {
+        let request = self.request(message);
+        Ok(self.client.set_task_status(request).await?.into_inner().task)
+    }
+
+    pub async fn set_all(&mut self, updates: Vec<SetTaskStatusRequest>) -> Result<(), Status> {
+        let request = self.request(SetBatchActivationStatusRequest { updates });
+        self.client.set_batch_activation_status(request).await.map(drop)
+    }
+}
