@@ -145,6 +145,7 @@ impl Page {
         self.gauge("forebay_recent_jobs", "Changes that a read in flight may be too old to show.", stats.recent);
         self.gauge("forebay_waiting_claims", "Claims that wait for jobs.", stats.waiting);
         self.gauge("forebay_parked_commands", "Commands that wait for a read.", stats.parked);
+        self.gauge("forebay_leases", "Compute nodes that say again and again that they live.", stats.leases);
         self.gauge("forebay_timers", "Jobs that wait for a moment.", stats.timers);
         self.gauge("forebay_graph_bytes", "Dependencies in memory.", stats.graph_bytes);
     }

@@ -36,15 +36,23 @@ pub(crate) async fn tell(engine: EngineHandle, mut stopping: watch::Receiver<boo
 }
 
 fn lines(progress: &[(WorkflowId, Progress)]) -> Vec<String> {
-    let line = |of: String, Progress { ended, freed }| {
+    let line = |of: String, Progress { ended, freed, lost }| {
         let (completions, jobs) = (number(ended, "completion"), number(freed, "job"));
-        format!("processed {completions} of {of}, {jobs} became ready")
+        let mut line = format!("processed {completions} of {of}, {jobs} became ready");
+        if lost > 0 {
+            line += &format!("; {} lost: their time ran out, or their worker is gone", number(lost, "attempt"));
+        }
+        line
     };
     if progress.len() <= LINES_MAX {
         return progress.iter().map(|(id, progress)| line(format!("workflow {id}"), *progress)).collect();
     }
-    let (ended, freed) = progress.iter().fold((0, 0), |sum, (_, one)| (sum.0 + one.ended, sum.1 + one.freed));
-    vec![line(number(progress.len() as u64, "workflow"), Progress { ended, freed })]
+    let sum = progress.iter().fold(Progress::default(), |sum, (_, one)| Progress {
+        ended: sum.ended + one.ended,
+        freed: sum.freed + one.freed,
+        lost: sum.lost + one.lost,
+    });
+    vec![line(number(progress.len() as u64, "workflow"), sum)]
 }
 
 fn number(count: u64, noun: &str) -> String {
@@ -56,7 +64,13 @@ mod tests {
     use super::*;
 
     fn progress(ended: u64, freed: u64) -> Progress {
-        Progress { ended, freed }
+        Progress { ended, freed, lost: 0 }
+    }
+
+    #[test]
+    fn what_was_lost_is_told_where_something_was() {
+        let told = lines(&[(WorkflowId(1), Progress { lost: 2, ..progress(0, 0) })]);
+        assert!(told[0].ends_with("; 2 attempts lost: their time ran out, or their worker is gone"), "{told:?}");
     }
 
     #[test]

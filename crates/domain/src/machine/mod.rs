@@ -260,6 +260,8 @@ pub struct Progress {
     pub ended: u64,
     /// Jobs that waited for others and became ready.
     pub freed: u64,
+    /// Attempts that nobody knows the end of: their time ran out, or their node is gone.
+    pub lost: u64,
 }
 
 impl Progress {

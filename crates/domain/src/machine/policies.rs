@@ -52,6 +52,7 @@ impl Machine {
                 next_attempt(row, None);
             })?;
         }
+        self.dirty(row.workflow).progress.lost += 1;
         Ok(())
     }
 

@@ -379,6 +379,8 @@ fn after_a_start_every_lease_has_its_full_length() {
     clock.set(5_100);
     let again = claimed(next.do_now(waiting_claim(workflow)));
     assert_eq!((again[0].id, again[0].attempt), (held[0].id, 2));
+    let progress = block_on(next.engine.take_progress()).expect("it lives");
+    assert_eq!(progress, [(workflow, Progress { lost: 1, ..Progress::default() })]);
 }
 
 #[test]
@@ -426,7 +428,7 @@ fn what_ended_and_what_that_freed_is_told_once() {
     assert_eq!(block_on(world.engine.take_progress()), Ok(vec![]));
     world.do_now(completed(workflow, &held[0]));
     world.do_now(completed(workflow, &held[1]));
-    let progress = Progress { ended: 2, freed: 3 };
+    let progress = Progress { ended: 2, freed: 3, lost: 0 };
     assert_eq!(block_on(world.engine.take_progress()), Ok(vec![(workflow, progress)]));
     assert_eq!(block_on(world.engine.take_progress()), Ok(vec![]));
 }
