@@ -64,6 +64,8 @@ pub(crate) struct Actor<S> {
     undelivered: Vec<Answer>,
     /// The machine's backlog when the cadence was last told.
     backlog_told: usize,
+    /// Callers who wait for the open batch, and that the cadence was not told of.
+    waiting: usize,
     /// When the end must be reached.
     stop_by: Option<Instant>,
 }
@@ -120,6 +122,7 @@ impl<S: Store + Send + 'static> Actor<S> {
             reads_out: 0,
             undelivered: Vec::new(),
             backlog_told: 0,
+            waiting: 0,
             stop_by: None,
             parts,
         }
@@ -275,6 +278,21 @@ impl<S: Store + Send + 'static> Actor<S> {
         self.parts.gauges.commands.add(1);
         self.outbox.enter(ticket, reply);
         self.parts.machine.apply(now, ticket, command);
+        self.park();
+    }
+
+    /// Takes over the machine's answers.
+    fn park(&mut self) {
+        let handed = self.handed();
+        for (ticket, lsn, answer) in self.parts.machine.answers() {
+            self.waiting += usize::from(lsn > handed);
+            self.outbox.park(ticket, lsn, answer);
+        }
+    }
+
+    /// The last batch that the writer got.
+    fn handed(&self) -> Lsn {
+        self.in_flight.as_ref().map_or(self.parts.committed, |batch| batch.lsn)
     }
 
     fn give_back(&mut self, now: Timestamp, answer: Answer) {
@@ -292,13 +310,10 @@ impl<S: Store + Send + 'static> Actor<S> {
 
     /// Takes over what the machine has for others.
     fn collect(&mut self) {
-        let handed = self.in_flight.as_ref().map_or(self.parts.committed, |batch| batch.lsn);
+        self.park();
+        let handed = self.handed();
         // Who waits for the open batch: callers, reads that are to see it, and changes that go on after it.
-        let mut waiting = usize::from(self.parts.machine.is_marching());
-        for (ticket, lsn, answer) in self.parts.machine.answers() {
-            waiting += usize::from(lsn > handed);
-            self.outbox.park(ticket, lsn, answer);
-        }
+        let mut waiting = mem::take(&mut self.waiting) + usize::from(self.parts.machine.is_marching());
         for read in self.parts.machine.reads() {
             waiting += usize::from(read.after > handed);
             self.reads.push(read);

@@ -15,6 +15,8 @@ use crate::inbox::Reply;
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     callers: HashMap<Ticket, Reply, FxBuildHasher>,
+    /// The caller that came last: most are answered before the next one comes.
+    last: Option<(Ticket, Reply)>,
     /// By lsn, the lowest first: the batch in flight and the open one.
     parked: VecDeque<(Lsn, Vec<Parked>)>,
     /// What may leave now.
@@ -37,29 +39,39 @@ impl Outbox {
 
     /// A caller whose command is being applied.
     pub fn enter(&mut self, ticket: Ticket, reply: Reply) {
-        self.callers.insert(ticket, reply);
+        if let Some((earlier, reply)) = self.last.replace((ticket, reply)) {
+            self.callers.insert(earlier, reply);
+        }
     }
 
     /// A caller does not wait any more; false if its answer is on its way.
     pub fn leave(&mut self, ticket: Ticket) -> bool {
-        self.callers.remove(&ticket).is_some()
+        self.take(ticket).is_some()
+    }
+
+    fn take(&mut self, ticket: Ticket) -> Option<Reply> {
+        match self.last.take_if(|(last, _)| *last == ticket) {
+            Some((_, reply)) => Some(reply),
+            None => self.callers.remove(&ticket),
+        }
     }
 
     /// Every caller without an answer is told, by the loss of its reply, that there will be none.
     pub fn dismiss(&mut self) -> Vec<Ticket> {
-        let mut tickets: Vec<Ticket> = self.callers.drain().map(|(ticket, _)| ticket).collect();
+        let all = self.callers.drain().chain(self.last.take());
+        let mut tickets: Vec<Ticket> = all.map(|(ticket, _)| ticket).collect();
         tickets.sort_unstable();
         tickets
     }
 
     /// How many callers have no answer yet.
     pub fn callers(&self) -> usize {
-        self.callers.len()
+        self.callers.len() + usize::from(self.last.is_some())
     }
 
     /// Takes the machine's answer to a caller; it may leave once `lsn` is committed.
     pub fn park(&mut self, ticket: Ticket, lsn: Lsn, answer: Answer) {
-        let parked = Parked { reply: self.callers.remove(&ticket), answer };
+        let parked = Parked { reply: self.take(ticket), answer };
         if lsn <= self.committed {
             self.ready.push(parked);
             return;

@@ -43,7 +43,17 @@ pub struct Point {
     pub allocations: u64,
     pub batches: u64,
     pub busy: u64,
-    latencies: Vec<Duration>,
+    /// Of each kind of request.
+    latencies: [Vec<Duration>; 4],
+}
+
+/// A kind of request.
+#[derive(Clone, Copy)]
+pub enum Request {
+    Claim,
+    Start,
+    Report,
+    Create,
 }
 
 impl Point {
@@ -56,11 +66,11 @@ impl Point {
         self.batches as f64 * 1e3 / self.requests as f64
     }
 
-    /// Of the time of a request.
-    pub fn quantile(&self, part: f64) -> Duration {
-        let mut sorted = self.latencies.clone();
+    /// The 99th percentile of the time of such requests, in milliseconds.
+    pub fn p99_ms(&self, request: Request) -> f64 {
+        let mut sorted = self.latencies[request as usize].clone();
         sorted.sort_unstable();
-        sorted.get((sorted.len() as f64 * part) as usize).copied().unwrap_or_default()
+        sorted.get(sorted.len() * 99 / 100).copied().unwrap_or_default().as_secs_f64() * 1e3
     }
 }
 
@@ -74,7 +84,9 @@ impl AddAssign for Point {
         self.allocations += other.allocations;
         self.batches += other.batches;
         self.busy += other.busy;
-        self.latencies.extend(other.latencies);
+        for (mine, others) in self.latencies.iter_mut().zip(other.latencies) {
+            mine.extend(others);
+        }
     }
 }
 
@@ -123,22 +135,21 @@ impl Caller {
     async fn once(&mut self, load: Load) -> bool {
         let workflow = self.workflow;
         if load == Load::Submissions {
-            return self.ask(create_jobs(workflow, 1)).await.is_some();
+            return self.ask(Request::Create, create_jobs(workflow, 1)).await.is_some();
         }
-        let Some(Answer::Claimed(claimed)) = self.ask(Command::Claim(claim(workflow, 1, None))).await else {
-            return false;
-        };
+        let claim = Command::Claim(claim(workflow, 1, None));
+        let Some(Answer::Claimed(claimed)) = self.ask(Request::Claim, claim).await else { return false };
         let Some((row, _)) = claimed.jobs.first() else { return false };
-        self.ask(Command::Start { job: row.id, run: 0, node: NodeId(1) }).await.is_some()
-            && self.ask(completed(workflow, row)).await.is_some()
+        self.ask(Request::Start, Command::Start { job: row.id, run: 0, node: NodeId(1) }).await.is_some()
+            && self.ask(Request::Report, completed(workflow, row)).await.is_some()
     }
 
     /// `None`: the engine is overloaded.
-    async fn ask(&mut self, command: Command) -> Option<Answer> {
+    async fn ask(&mut self, request: Request, command: Command) -> Option<Answer> {
         let asked = Instant::now();
         let answer = self.engine.call(command).await;
         self.point.requests += 1;
-        self.point.latencies.push(asked.elapsed());
+        self.point.latencies[request as usize].push(asked.elapsed());
         match answer {
             Ok(answer) => Some(answer),
             Err(Error::Overloaded) => {

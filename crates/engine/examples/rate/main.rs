@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bare::{Tables, Took};
 use forebay_sim::Counting;
-use load::{Load, Point};
+use load::{Load, Point, Request};
 use world::{MODES, Mode, World};
 
 #[global_allocator]
@@ -47,8 +47,10 @@ fn main() {
         beside_bare(&setup, mode, Load::Lifecycles);
         beside_bare(&setup, mode, Load::Submissions);
     }
-    for callers in [16, 256, 4096] {
-        transactions(&setup, callers);
+    for mode in setup.modes.iter().copied() {
+        for callers in [16, 256, 4096] {
+            transactions(&setup, mode, callers);
+        }
     }
     few_and_many(&setup);
     for mode in setup.modes.iter().copied() {
@@ -88,12 +90,12 @@ fn beside_bare(setup: &Setup, mode: Mode, load: Load) {
     );
 }
 
-fn transactions(setup: &Setup, callers: usize) {
-    let world = World::new(Mode::Power);
+fn transactions(setup: &Setup, mode: Mode, callers: usize) {
+    let world = World::new(mode);
     let workflow = world.fill(setup.backlog);
     let point = world.run(workflow, Load::Lifecycles, callers, Duration::from_secs(setup.seconds.min(10)));
     println!(
-        "power, {callers} callers: {:.1} transactions for 1 000 requests, {} busy; {:.0} lifecycles/s",
+        "{mode}, {callers} callers: {:.2} transactions for 1 000 requests, {} busy; {:.0} lifecycles/s",
         point.transactions(),
         point.busy,
         point.rate()
@@ -125,22 +127,28 @@ fn few_and_many(setup: &Setup) {
     world.stop();
 }
 
-/// How long claims and reports take when each commit takes half a second longer.
+/// How long claims and reports take when each commit takes half a second longer: of callers so few, and for
+/// so short, that what waits for the disk stays under its bound; then of all, until they are refused.
 fn slow_commits(setup: &Setup, mode: Mode) {
     let world = World::new(mode);
-    let seconds = Duration::from_secs(setup.seconds.clamp(5, 10));
-    let callers = setup.callers.min(64);
+    let (callers, seconds) = (setup.callers.min(64), Duration::from_secs(2));
     let usual = world.run(world.fill(setup.backlog), Load::Lifecycles, callers, seconds);
-    let workflow = world.fill(setup.backlog);
+    let (few, all) = (world.fill(setup.backlog), world.fill(2 * setup.backlog));
     world.recorder.slow(Duration::from_millis(500));
-    let slow = world.run(workflow, Load::Lifecycles, callers, seconds);
-    world.recorder.slow(Duration::ZERO);
-    let p99 = |point: &Point| point.quantile(0.99).as_secs_f64() * 1e3;
+    let slow = world.run(few, Load::Lifecycles, callers, seconds);
+    let [claims, reports] = [Request::Claim, Request::Report].map(|request| {
+        let (slow, usual) = (slow.p99_ms(request), usual.p99_ms(request));
+        format!("{slow:.2} ms, usually {usual:.2} ms")
+    });
+    println!("{mode}, {callers} callers, each commit 500 ms slower: claim p99 {claims}; report p99 {reports}");
+    let many = world.run(all, Load::Lifecycles, setup.callers, Duration::from_secs(12));
     println!(
-        "{mode}, {callers} callers, each commit 500 ms slower: call p99 {:.2} ms, usually {:.2} ms; {} overloaded",
-        p99(&slow),
-        p99(&usual),
-        slow.overloaded
+        "  then {} callers: {} lifecycles, {} refused, report p99 {:.0} ms",
+        setup.callers,
+        many.done,
+        many.overloaded,
+        many.p99_ms(Request::Report)
     );
+    world.recorder.slow(Duration::ZERO);
     world.stop();
 }
