@@ -128,6 +128,8 @@ pub enum March {
     /// Jobs from this one on are being created: none of them is there for anybody before all are.
     /// After a crash they are removed.
     Create { from: JobId },
+    /// What waited for this job alone goes on: it has ended.
+    Release { job: JobId },
 }
 
 /// The run of endless workflows: no client of torc's API names such a one.

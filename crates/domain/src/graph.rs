@@ -289,6 +289,16 @@ impl Graph {
         met
     }
 
+    /// The jobs that depend on one, directly or behind a barrier.
+    pub fn behind(&self, place: Place) -> impl Iterator<Item = Place> {
+        let targets = self.dependents(place).iter();
+        targets.flat_map(|target| {
+            if self.is_barrier(*target) { self.dependents(*target) } else { core::slice::from_ref(target) }
+                .iter()
+                .copied()
+        })
+    }
+
     /// Whether it waits for nothing more.
     fn count_down(&mut self, place: Place, was_blamed: bool) -> bool {
         let (unmet, blamed) = self.counts(place);

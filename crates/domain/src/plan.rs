@@ -2,6 +2,7 @@
 //! that whoever read them can do it: a million jobs take a second, and the machine has others to serve.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::command::{Answer, Rejection};
@@ -28,6 +29,8 @@ pub enum Aim {
     Delete { job: Option<JobId> },
     /// Jobs from this one on are of a creation that did not end: they are removed.
     Uncreate { from: JobId },
+    /// This job has ended, and what waited for it alone goes on, as far as it has not yet.
+    Release { job: JobId, now: Timestamp },
 }
 
 /// What comes of an aim.
@@ -91,6 +94,7 @@ impl Plan {
                 Some(row) => Plan::Delete { doomed: alloc::vec![*row], graph: Some(rows.graph(workflow)) },
                 None => Plan::Refused(Rejection::NoSuchJob(job)),
             },
+            Aim::Release { job, now } => Plan::Change(Box::new(release(workflow, job, now, &rows))),
             Aim::Uncreate { from } => {
                 let doomed = rows.jobs.into_iter().filter(|row| row.id >= from).collect();
                 Plan::Delete { doomed, graph: None }
@@ -140,6 +144,52 @@ fn reset(workflow: WorkflowId, failed_only: bool, done: u32, rows: &GraphRows) -
         has_edges: None,
         answer: Answer::Count(count as i64),
     }
+}
+
+fn release(workflow: WorkflowId, job: JobId, now: Timestamp, rows: &GraphRows) -> Change {
+    let mut graph = rows.graph(workflow);
+    let mut met = Vec::new();
+    let mut ended: Vec<Place> = graph.place(job).into_iter().collect();
+    while let Some(place) = ended.pop() {
+        for dependent in graph.behind(place) {
+            match graph.state(dependent) {
+                JobState::Blocked if graph.unmet(dependent) == 0 => met.push(dependent),
+                // What hangs on it may not have been looked at.
+                JobState::Canceled if graph.flags(dependent).has(JobFlags::CASCADED) => ended.push(dependent),
+                _ => {}
+            }
+        }
+    }
+    met.sort_unstable();
+    met.dedup();
+    let rows = go_on(&mut graph, now, met);
+    Change { edges: Vec::new(), rows, graph: Some(graph), has_edges: None, answer: Answer::Done }
+}
+
+/// Blocked jobs whose prerequisites have all ended are free, or canceled if one failed; and so on from
+/// there. The graph is then as the rows are to be.
+pub fn go_on(graph: &mut Graph, now: Timestamp, met: Vec<Place>) -> Vec<Changed> {
+    let mut rows = Vec::with_capacity(met.len());
+    let mut met = VecDeque::from(met);
+    while let Some(place) = met.pop_front() {
+        let before = graph.row(place);
+        let is_canceled = graph.blamed(place) && before.flags.has(JobFlags::CANCEL_ON_FAILURE);
+        let is_early = before.due_at.is_some_and(|due| due > now);
+        let event = match (is_canceled, is_early) {
+            (true, _) => Event::Cancel,
+            (false, true) => Event::Delay,
+            (false, false) => Event::Free,
+        };
+        let mut row = JobRow { state: before.state.on(event).expect("a blocked job goes on"), ..before };
+        row.flags = row.flags.with(JobFlags::BLAMED, is_canceled).with(JobFlags::CASCADED, is_canceled);
+        graph.update(&row);
+        rows.push(Changed { done: 0, was: before.state, row });
+        if is_canceled {
+            let next = graph.meet(place, true);
+            met.extend(next.into_iter().filter(|next| graph.state(*next) == JobState::Blocked));
+        }
+    }
+    rows
 }
 
 /// Derives the dependencies that files and user data imply, then makes each job blocked or ready

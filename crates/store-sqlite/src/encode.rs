@@ -63,6 +63,7 @@ fn march(row: &Row) -> rusqlite::Result<Option<March>> {
         Some(number @ (3 | 4)) => Some(March::Reset { failed_only: number == 4, done: row.get(7)? }),
         Some(5) => Some(March::Delete),
         Some(6) => Some(March::Create { from: JobId(row.get(7)?) }),
+        Some(7) => Some(March::Release { job: JobId(row.get(7)?) }),
         Some(_) => return Err(unreadable(6, "no march has this number")),
     })
 }
@@ -75,6 +76,7 @@ pub(crate) fn march_numbers(march: Option<March>) -> [Option<i64>; 2] {
         Some(March::Reset { failed_only, done }) => [Some(3 + i64::from(failed_only)), Some(done.into())],
         Some(March::Delete) => [Some(5), None],
         Some(March::Create { from }) => [Some(6), Some(from.0)],
+        Some(March::Release { job }) => [Some(7), Some(job.0)],
     }
 }
 

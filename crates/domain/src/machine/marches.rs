@@ -7,7 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::{Machine, Step, Stop, Work};
+use super::{Machine, Step, Stop, Trace, Work};
 use crate::batch::{JobDetail, March};
 use crate::command::Answer;
 use crate::graph::Graph;
@@ -60,6 +60,8 @@ struct AtEnd {
     created: (JobState, i64),
     /// The jobs that it deletes count for nothing: they never were.
     uncounted: bool,
+    /// The graph in memory is as it is after the change.
+    keeps_graph: bool,
     answer: Answer,
 }
 
@@ -73,7 +75,14 @@ impl AtEnd {
 
 impl Bulk {
     fn new(kind: March, answer: Answer) -> Bulk {
-        let at_end = AtEnd { graph: None, has_edges: None, created: (JobState::Draft, 0), uncounted: false, answer };
+        let at_end = AtEnd {
+            graph: None,
+            has_edges: None,
+            created: (JobState::Draft, 0),
+            uncounted: false,
+            keeps_graph: false,
+            answer,
+        };
         Bulk {
             kind,
             edges: Vec::new().into_iter(),
@@ -94,6 +103,14 @@ impl Bulk {
         bulk.rows = change.rows.into_iter();
         bulk.at_end.graph = change.graph;
         bulk.at_end.has_edges = change.has_edges;
+        bulk
+    }
+
+    /// Of what waited for a job that has ended; the graph knows it already.
+    fn release(job: JobId, rows: Vec<Changed>) -> Bulk {
+        let mut bulk = Bulk::new(March::Release { job }, Answer::Done);
+        bulk.rows = rows.into_iter();
+        bulk.at_end.keeps_graph = true;
         bulk
     }
 
@@ -151,6 +168,18 @@ impl Machine {
         Err(Stop::March)
     }
 
+    /// Lets many jobs go on in parts. That it is to be done commits with its cause, whose answer does not
+    /// wait for it.
+    pub(super) fn release_in_parts(&mut self, id: WorkflowId, job: JobId, rows: Vec<Changed>) {
+        let bulk = Bulk::release(job, rows);
+        let workflow = self.dirty(id);
+        workflow.frozen.get_or_insert_default();
+        workflow.row.march = Some(bulk.kind);
+        self.reload_lanes(id);
+        self.marches.push_back((id, bulk));
+        self.tracer.note(Trace::Releasing(job));
+    }
+
     /// The work that a march was begun for; it is answered at its end.
     pub(super) fn march_for(&mut self, work: Work) {
         let (_, bulk) = self.marches.back_mut().expect("it was just begun");
@@ -168,8 +197,11 @@ impl Machine {
         if !bulk.is_done() {
             return self.marches.push_back((id, bulk));
         }
-        let Bulk { at_end, work, .. } = bulk;
+        let Bulk { kind, at_end, work, .. } = bulk;
         let answer = self.end(id, at_end);
+        if let (March::Release { job }, None) = (kind, &work) {
+            self.tracer.note(Trace::Released(job));
+        }
         let waiting = self.thaw(id);
         if let Some(work) = work {
             self.conclude(Ok(Some(answer)), work);
@@ -230,10 +262,12 @@ impl Machine {
         if created > 0 {
             workflow.details = lsn;
         }
-        let has_graph = at_end.graph.is_some();
-        workflow.graph = at_end.graph;
-        if has_graph {
-            self.fit_graphs(id);
+        if !at_end.keeps_graph {
+            let has_graph = at_end.graph.is_some();
+            workflow.graph = at_end.graph;
+            if has_graph {
+                self.fit_graphs(id);
+            }
         }
         at_end.answer
     }
@@ -288,6 +322,7 @@ impl Machine {
             March::Reset { failed_only, done } => Aim::Reset { failed_only, done },
             March::Delete => Aim::Delete { job: None },
             March::Create { from } => Aim::Uncreate { from },
+            March::Release { job } => Aim::Release { job, now },
         };
         Err(Stop::Rows { workflow: id, aim })
     }
@@ -298,7 +333,7 @@ impl March {
     fn behind(&mut self, jobs: u32) {
         match self {
             March::Initialize { done, .. } | March::Reset { done, .. } => *done = jobs,
-            March::Delete | March::Create { .. } => {}
+            March::Delete | March::Create { .. } | March::Release { .. } => {}
         }
     }
 }

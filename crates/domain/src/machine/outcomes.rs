@@ -9,6 +9,7 @@ use crate::catalog::{Row, Statement, Table, Value};
 use crate::command::{Answer, Completion, Rejection, Report};
 use crate::ids::{JobId, NodeId, ResultId, Ticket, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
+use crate::plan;
 use crate::policy::{OnEnd, Tries};
 use crate::state::{Event, JobState};
 
@@ -182,11 +183,18 @@ impl Machine {
     pub(super) fn release(&mut self, now: Timestamp, workflow: WorkflowId, job: JobId) {
         let mut ended = alloc::vec![job];
         while let Some(job) = ended.pop() {
-            let Some(graph) = self.workflows.get_mut(&workflow).and_then(|owner| owner.graph.as_mut()) else { return };
+            let Some(owner) = self.workflows.get_mut(&workflow) else { return };
+            let may_march = owner.frozen.is_none();
+            let Some(graph) = owner.graph.as_mut() else { return };
             let Some(place) = graph.place(job) else { continue };
             let blamed = graph.flags(place).has(JobFlags::BLAMED);
             let mut met = graph.meet(place, blamed);
             met.retain(|dependent| graph.state(*dependent) == JobState::Blocked);
+            if met.len() > self.limits.step_max && may_march {
+                let rows = plan::go_on(graph, now, met);
+                self.release_in_parts(workflow, job, rows);
+                continue;
+            }
             let met = met.into_iter().map(|dependent| (graph.row(dependent), graph.blamed(dependent)));
             for (row, blamed) in met.collect::<Vec<_>>() {
                 self.load_row(row);

@@ -12,6 +12,10 @@ pub enum Trace {
     Judged(WorkflowId, Timestamp),
     /// A march that a crash broke off came to its end.
     Resumed(WorkflowId),
+    /// What waited for this job goes on, but in parts.
+    Releasing(JobId),
+    /// All of that went on.
+    Released(JobId),
     /// A report's outcomes took effect; its claim begins.
     Reported(Ticket),
     /// A claim took a job.

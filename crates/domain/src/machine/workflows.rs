@@ -144,6 +144,10 @@ impl Machine {
             (Aim::Reset { failed_only, done }, Plan::Change(change)) => {
                 self.carry_out(id, Bulk::change(March::Reset { failed_only, done }, *change))
             }
+            (Aim::Release { job, now: judged }, Plan::Change(change)) => {
+                self.tracer.note(Trace::Judged(id, judged));
+                self.carry_out(id, Bulk::change(March::Release { job }, *change))
+            }
             (_, Plan::Change(_) | Plan::Graph(_)) => unreachable!("each aim has its plan"),
         }
     }

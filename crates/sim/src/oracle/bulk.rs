@@ -76,6 +76,30 @@ impl Oracle {
         self.marched.retain(|job| !dirty.remove(job) && !deleted.remove(job));
     }
 
+    /// What waited for a job went on in parts.
+    pub(super) fn released(&mut self, job: JobId) {
+        let Some(now) = self.releasing.remove(&job) else { return };
+        let workflow = self.of_job[&job];
+        self.release(now, job);
+        self.arrive();
+        // Of what else the batches of the march wrote nothing is left to be looked at.
+        let of_job = &self.of_job;
+        self.marched.retain(|job| of_job.get(job) != Some(&workflow));
+    }
+
+    /// What has not gone on since a job ended goes on.
+    fn release_rest(&mut self, now: Timestamp, job: JobId) {
+        let Some(ended) = self.job(job) else { return };
+        for dependent in ended.by.clone() {
+            let row = self.job(dependent).expect("an end of an edge").row;
+            if row.state == JobState::Canceled && row.flags.has(JobFlags::CASCADED) {
+                self.release_rest(now, dependent);
+            } else {
+                self.go_on(now, dependent);
+            }
+        }
+    }
+
     /// A march that a crash broke off is done from where it came to.
     pub(super) fn resumed(&mut self, now: Timestamp, id: WorkflowId) -> Result<(), Wrong> {
         let why = |rejection: Rejection| format!("the march of workflow {id} was refused: {rejection:?}");
@@ -94,6 +118,10 @@ impl Oracle {
             }
             Some(March::Delete) => self.delete_jobs(now, id, None).map(drop).map_err(why),
             Some(March::Create { .. }) => Ok(()),
+            Some(March::Release { job }) => {
+                self.release_rest(self.judged[&id], job);
+                Ok(())
+            }
             None => Err(format!("workflow {id} did not march")),
         }
     }

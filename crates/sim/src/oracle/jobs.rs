@@ -280,8 +280,8 @@ impl Oracle {
 
     /// A job has ended: what waited for it alone goes on.
     pub(super) fn release(&mut self, now: Timestamp, job: JobId) {
-        // One that is over has none.
-        let Some(ended) = self.job(job) else { return };
+        // One that is over has none; those of a march go on at its end.
+        let Some(ended) = self.job(job).filter(|_| !self.releasing.contains_key(&job)) else { return };
         for dependent in ended.by.clone() {
             self.go_on(now, dependent);
         }

@@ -54,6 +54,8 @@ pub struct Oracle {
     deleted_workflows: BTreeSet<WorkflowId>,
     /// Written, or deleted, by parts of a march that is not over.
     marched: BTreeSet<JobId>,
+    /// What waits for these jobs goes on in parts, as of this moment.
+    releasing: BTreeMap<JobId, Timestamp>,
     /// As of which moment its jobs are initialized.
     judged: BTreeMap<WorkflowId, Timestamp>,
     results: Vec<Row>,
@@ -99,6 +101,7 @@ impl Oracle {
             over: BTreeSet::new(),
             deleted_workflows: BTreeSet::new(),
             marched: BTreeSet::new(),
+            releasing: BTreeMap::new(),
             judged: BTreeMap::new(),
             results: Vec::new(),
         };
@@ -151,6 +154,14 @@ impl Oracle {
             }
             Trace::Judged(workflow, as_of) => {
                 self.judged.insert(workflow, as_of);
+                Ok(())
+            }
+            Trace::Releasing(job) => {
+                self.releasing.insert(job, now);
+                Ok(())
+            }
+            Trace::Released(job) => {
+                self.released(job);
                 Ok(())
             }
             Trace::Resumed(workflow) => {
