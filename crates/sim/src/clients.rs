@@ -156,6 +156,8 @@ impl Clients {
         // New drafts are to be initialized, too.
         known.is_initialized = false;
         let files = &mut self.files;
+        // Sometimes all of them wait for one, whose outcome then frees many.
+        let star = random.pick(&known.jobs).copied().filter(|_| plan.edges && random.chance(1, 3));
         let mut as_before = Vec::new();
         let jobs = (0..random.between(1, plan.jobs_per_batch as i64)).map(|_| {
             let mut depends_on = Vec::new();
@@ -166,6 +168,7 @@ impl Clients {
                 if random.chance(1, 60) {
                     depends_on.push(JobId(1_000_000 + random.between(1, 40)));
                 }
+                depends_on.extend(star);
                 // Some wait together.
                 if random.chance(1, 3) {
                     depends_on.clone_from(&as_before);
