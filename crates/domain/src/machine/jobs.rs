@@ -271,14 +271,13 @@ impl Machine {
     /// Puts the jobs of a change in bulk out of memory, where they are known as they were.
     pub(super) fn reload_lanes(&mut self, id: WorkflowId) {
         let lsn = self.open.lsn();
-        self.unslotted = lsn;
         let workflow = self.dirty(id);
         workflow.bulk = lsn;
         let lanes: Vec<LaneId> = workflow.lanes.values().copied().collect();
         for lane in lanes {
             let keys = self.lanes.get_mut(&lane).map(|lane| lane.reload(lsn)).unwrap_or_default();
             for key in keys {
-                self.slots.remove(key.id());
+                self.remove_slot(key.id());
             }
             self.stand(lane);
         }

@@ -775,8 +775,12 @@ impl Machine {
 
     fn remove_slot(&mut self, id: JobId) {
         self.unslotted = self.open.lsn();
-        if self.slots.remove(id).is_some_and(|slot| slot.kept) {
+        let Some(slot) = self.slots.remove(id) else { return };
+        if slot.kept {
             self.held_kept -= 1;
+        }
+        if slot.lsn == self.open.lsn() {
+            self.open.keep_place(id, slot.place);
         }
     }
 

@@ -20,8 +20,8 @@ const RESERVED_MAX: usize = 16_384;
 #[derive(Debug)]
 pub(super) struct OpenBatch {
     batch: Batch,
-    /// Where the jobs of a change in bulk stand: they have no slots, and may change again.
-    in_bulk: Map<JobId, Place>,
+    /// Where jobs without a slot stand, which may change again.
+    unslotted: Map<JobId, Place>,
     workflows: BTreeSet<WorkflowId>,
     /// Where jobs stand whose rows go in this batch.
     over: Vec<Place>,
@@ -33,7 +33,7 @@ impl OpenBatch {
     pub fn new(lsn: Lsn) -> OpenBatch {
         OpenBatch {
             batch: Batch { lsn, ..Batch::default() },
-            in_bulk: Map::default(),
+            unslotted: Map::default(),
             workflows: BTreeSet::new(),
             over: Vec::new(),
             changes: 0,
@@ -76,7 +76,7 @@ impl OpenBatch {
                 batch.jobs.swap_remove(place);
             }
         }
-        self.in_bulk = Map::default();
+        self.unslotted = Map::default();
         self.workflows.clear();
         self.changes = 0;
         Some(batch)
@@ -84,7 +84,7 @@ impl OpenBatch {
 
     /// A job changes for the first time in this batch. Answers its place there.
     pub fn job(&mut self, row: JobRow, extent: Extent) -> Place {
-        if let Some(place) = self.in_bulk.get(&row.id).copied() {
+        if let Some(place) = self.unslotted.get(&row.id).copied() {
             self.job_again(place, row, extent);
             return place;
         }
@@ -100,10 +100,15 @@ impl OpenBatch {
         *write = JobWrite { row, extent: write.extent.max(extent) };
     }
 
+    /// A job that has a place in this batch loses its slot, and may change again.
+    pub fn keep_place(&mut self, id: JobId, place: Place) {
+        self.unslotted.insert(id, place);
+    }
+
     /// A job changes that shall have no slot.
     pub fn job_in_bulk(&mut self, row: JobRow) {
         let place = self.job(row, Extent::Whole);
-        self.in_bulk.insert(row.id, place);
+        self.unslotted.insert(row.id, place);
     }
 
     pub fn new_job(&mut self, row: JobRow, detail: JobDetail) {
