@@ -377,10 +377,14 @@ impl World {
         let ReadRequest { id, what, .. } = &read;
         let (lsn, mut rows) = self.reader.read(what).expect("readers do not fail here");
         if let (Some(Sabotage::LostEdge), Rows::Graph(graph)) = (self.options.sabotage, &mut rows)
-            && !graph.edges.direct.is_empty()
+            && !graph.edges.is_empty()
         {
-            let lost = graph.edges.direct.remove(0);
-            graph.implied.retain(|edge| *edge != lost);
+            if graph.edges.direct.is_empty() {
+                graph.edges.members.remove(0);
+            } else {
+                let lost = graph.edges.direct.remove(0);
+                graph.implied.retain(|edge| *edge != lost);
+            }
         }
         self.note(|| format!("read {id:?} sees {lsn:?}: {what:?}"));
         self.read.push((*id, lsn, read.digest(rows)));

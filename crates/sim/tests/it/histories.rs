@@ -77,7 +77,7 @@ fn an_outcome_of_another_attempt_is_noticed() {
 
 #[test]
 fn a_lost_edge_is_noticed() {
-    let what = notices(Sabotage::LostEdge, 400);
+    let what = notices(Sabotage::LostEdge, 4000);
     assert!(what.contains("was handed out before"), "{what}");
 }
 
