@@ -87,7 +87,7 @@ fn what_a_killed_worker_had_is_with_another_one_within_a_lease() {
     let scratch = Scratch::new();
     scratch.write(
         "w.yaml",
-        "name: slow\njobs:\n  - {name: a, command: 'echo $TORC_ATTEMPT_ID >> ran; [ $TORC_ATTEMPT_ID = 2 ] || sleep 600'}\n",
+        "name: slow\njobs:\n  - {name: a, command: 'echo $TORC_ATTEMPT_ID >> ran; [ $TORC_ATTEMPT_ID -gt 1 ] || sleep 600'}\n",
     );
     let server = Served::start(&scratch, &["--db", "jobs.db"]);
     scratch.forebay(&["create", "w.yaml", "--url", &server.url]).exits(0);
