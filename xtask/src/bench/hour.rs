@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use serde_json::{Value, json};
 use tokio::task::LocalSet;
 
 use super::load::{fill, one_job};
@@ -19,7 +18,7 @@ use crate::server::{Profile, Server, build, runtime};
 
 const RUNNERS: usize = 32;
 const JOB_MS: u64 = 25;
-/// So many jobs are created each time that so many have been done.
+/// A workflow of so many jobs is created each time that so many have been done.
 const REFILL: usize = 20_000;
 /// The bound of the log (DESIGN: 256 MiB).
 const WAL_MAX: u64 = 256 << 20;
@@ -49,7 +48,9 @@ fn mib(bytes: u64) -> f64 {
 /// The largest size of the log.
 async fn work(server: &Server, db: &Path, length: Duration) -> anyhow::Result<u64> {
     let address = server.address;
-    let (workflow, node) = fill(address, 2 * REFILL).await?;
+    let first = fill(address, REFILL).await?;
+    let latest: Rc<Cell<(i64, i64)>> = Rc::new(Cell::new(first));
+    let shown = Arc::new(AtomicI64::new(first.0));
     let latencies: Rc<RefCell<Vec<u32>>> = Rc::default();
     let claims: Rc<RefCell<Vec<u32>>> = Rc::default();
     let done: Rc<Cell<usize>> = Rc::default();
@@ -57,20 +58,32 @@ async fn work(server: &Server, db: &Path, length: Duration) -> anyhow::Result<u6
     let mut tasks = Vec::new();
     for _ in 0..RUNNERS {
         let mut http = Http::connect(address).await?;
-        let (latencies, claims, done) = (latencies.clone(), claims.clone(), done.clone());
+        let (latencies, claims) = (latencies.clone(), claims.clone());
+        let (latest, done) = (latest.clone(), done.clone());
         tasks.push(tokio::task::spawn_local(async move {
+            let (mut workflow, mut node) = latest.get();
             while Instant::now() < until {
                 if one_job(&mut http, workflow, node, JOB_MS, &latencies, &claims).await? {
                     done.set(done.get() + 1);
+                } else if (workflow, node) == latest.get() {
+                    tokio::time::sleep(Duration::from_millis(JOB_MS)).await;
+                } else {
+                    (workflow, node) = latest.get();
                 }
             }
             anyhow::Ok(())
         }));
     }
     let is_over = Arc::new(AtomicBool::new(false));
-    let over = is_over.clone();
-    let reading = tokio::task::spawn_blocking(move || runtime()?.block_on(read(address, workflow, &over)));
-    let watched = watch(server, db, workflow, length, &done, &latencies, &claims).await;
+    let (over, shows) = (is_over.clone(), shown.clone());
+    let reading = tokio::task::spawn_blocking(move || runtime()?.block_on(read(address, &shows, &over)));
+    let refill = async || {
+        let next = fill(address, REFILL).await?;
+        latest.set(next);
+        shown.store(next.0, Ordering::Relaxed);
+        anyhow::Ok(())
+    };
+    let watched = watch(server, db, length, refill, &done, &latencies, &claims).await;
     is_over.store(true, Ordering::Relaxed);
     for task in tasks {
         task.await??;
@@ -83,14 +96,13 @@ async fn work(server: &Server, db: &Path, length: Duration) -> anyhow::Result<u6
 async fn watch(
     server: &Server,
     db: &Path,
-    workflow: i64,
     length: Duration,
+    refill: impl AsyncFn() -> anyhow::Result<()>,
     done: &Cell<usize>,
     latencies: &RefCell<Vec<u32>>,
     claims: &RefCell<Vec<u32>>,
 ) -> anyhow::Result<u64> {
     let log = db.with_extension("db-wal");
-    let mut http = Http::connect(server.address).await?;
     let (begun, mut filled, mut wal) = (Instant::now(), 0, 0);
     for part in 1..=PARTS {
         let before = done.get();
@@ -99,15 +111,8 @@ async fn watch(
             tokio::time::sleep(Duration::from_millis(100)).await;
             wal = wal.max(std::fs::metadata(&log).map_or(0, |log| log.len()));
             if done.get() >= filled {
-                let from = 2 * REFILL + filled;
                 filled += REFILL;
-                let job = |n| json!({"workflow_id": workflow, "name": format!("job_{n}"), "command": "true"});
-                for from in (from..from + REFILL).step_by(2_000) {
-                    let jobs: Vec<Value> = (from..from + 2_000).map(job).collect();
-                    http.call("POST", "/bulk_jobs", Some(json!({"jobs": jobs}))).await?;
-                }
-                let drafts = format!("/workflows/{workflow}/initialize_jobs?only_uninitialized=true");
-                http.call("POST", &drafts, None).await?;
+                refill().await?;
             }
         }
         latencies.borrow_mut().clear();
@@ -128,9 +133,10 @@ async fn watch(
 }
 
 /// Reads lists, so that readers hold snapshots all the time.
-async fn read(address: SocketAddr, workflow: i64, is_over: &AtomicBool) -> anyhow::Result<()> {
+async fn read(address: SocketAddr, workflow: &AtomicI64, is_over: &AtomicBool) -> anyhow::Result<()> {
     let mut http = Http::connect(address).await?;
     while !is_over.load(Ordering::Relaxed) {
+        let workflow = workflow.load(Ordering::Relaxed);
         for list in ["jobs", "results"] {
             http.call("GET", &format!("/{list}?workflow_id={workflow}&limit=10000"), None).await?;
             tokio::time::sleep(Duration::from_millis(500)).await;
