@@ -116,11 +116,6 @@ impl Lane {
         self.target = needed.max(grown).max(shrunk).clamp(window_min.min(window_max), window_max);
     }
 
-    /// It has few jobs left and more behind, and no page of them is on its way.
-    pub fn is_low(&self) -> bool {
-        !self.asked && self.is_behind() && self.len() < (self.target / 2).max(1)
-    }
-
     /// It has nothing to give before a page was read.
     pub fn is_starved(&self) -> bool {
         self.is_empty() && self.is_behind()

@@ -4,6 +4,7 @@
 //!
 //!     cargo run --release -p forebay-sim --example machine_rate -- [--jobs N] [--lanes N] [--rounds N]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,7 @@ struct World {
     machine: Machine,
     workflow: WorkflowId,
     /// What each lane's page begins with; job `n` is in lane `n % lanes`.
-    first: Vec<JobRow>,
+    first: BTreeMap<LaneId, JobRow>,
     last: JobId,
     payload: Payload,
     ticket: u64,
@@ -71,7 +72,7 @@ impl World {
         let machine = Machine::new(Limits::default(), recovered);
         let payload: Payload = b"{}".as_slice().into();
         let last = JobId(setup.jobs);
-        let (workflow, first) = (WorkflowId(0), Vec::new());
+        let (workflow, first) = (WorkflowId(0), BTreeMap::new());
         let mut world = World { machine, workflow, first, last, payload, ticket: 0, answers: Vec::new() };
         let Answer::Created(id) = world.call(&mut store, commands::create_workflow()) else {
             panic!("a workflow is created")
@@ -88,7 +89,7 @@ impl World {
         let jobs = jobs.map(|(job, requirement)| NewJob { requirement, ..job }).collect();
         world.call(&mut store, Command::CreateJobs { workflow, jobs });
         world.call(&mut store, Command::Initialize { workflow, only_drafts: false });
-        world.first = store.look(|db| db.jobs.values().copied().collect());
+        world.first = store.look(|db| db.jobs.values().map(|row| (row.lane, *row)).collect());
         world
     }
 
@@ -147,7 +148,7 @@ impl World {
     }
 
     fn page(&self, lane: LaneId, after: Option<OrderKey>, limit: u32) -> Vec<(JobRow, Option<Payload>)> {
-        let first = self.first.iter().find(|row| row.lane == lane).expect("a lane with jobs");
+        let first = self.first.get(&lane).expect("a lane with jobs");
         let step = self.first.len();
         let from = after.map_or(first.id.0, |key| key.id().0 + i64::try_from(step).expect("a few"));
         let ids = (from..=self.last.0).step_by(step).take(limit as usize);

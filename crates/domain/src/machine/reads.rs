@@ -259,25 +259,31 @@ impl Machine {
     pub(super) fn took_from(&mut self, id: LaneId) {
         if let Some(lane) = self.lanes.get_mut(&id) {
             lane.taken += 1;
-            if lane.is_low() {
-                self.want_page(id);
-            }
+            self.want_page(id);
         }
+    }
+
+    /// How many jobs a lane's window is to have: more than its share of all only where others leave theirs.
+    fn target_of(&self, lane: &Lane) -> usize {
+        let Limits { window_min, window_max, windows_jobs_max, .. } = self.limits;
+        let room = windows_jobs_max.saturating_sub(self.sizes.jobs());
+        let most = self.sizes.share(windows_jobs_max).max(lane.len() + room);
+        lane.target.max(window_min.min(window_max)).min(most)
     }
 
     /// Asks for the next page of a lane that runs low and has more behind.
     pub(super) fn want_page(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.is_low()) else { return };
-        let Limits { window_min, window_max, windows_jobs_max, windows_bytes_max, .. } = self.limits;
-        let Limits { payload_inline_max, page_max, .. } = self.limits;
-        // More than its share only where others do not use theirs.
-        let room = windows_jobs_max.saturating_sub(self.sizes.jobs());
-        let room = room.max(self.sizes.share(windows_jobs_max).saturating_sub(lane.len()));
-        let target = lane.target.max(window_min.min(window_max));
-        let limit = room.min(target.saturating_sub(lane.len()));
-        let limit = page_max.min(u32::try_from(limit).unwrap_or(u32::MAX)).max(1);
+        let Some(lane) = self.lanes.get(&id).filter(|lane| !lane.asked && lane.is_behind()) else { return };
+        let target = self.target_of(lane);
+        if lane.len() >= (target / 2).max(1) {
+            return;
+        }
+        let Limits { windows_bytes_max, payload_inline_max, page_max, .. } = self.limits;
+        let limit = u32::try_from(target.saturating_sub(lane.len())).unwrap_or(u32::MAX);
+        let limit = page_max.min(limit).max(1);
         let payload_max = if self.slots.bytes() < windows_bytes_max { payload_inline_max } else { 0 };
         let what = Read::Page { lane: id, after: lane.horizon().after(), limit, payload_max };
+        let lane = self.lanes.get_mut(&id).expect("looked up above");
         lane.asked = true;
         lane.taken = 0;
         let (epoch, after) = (lane.epoch(), lane.fresh_from());
