@@ -143,9 +143,14 @@ fn details(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
     if batch.details.is_empty() {
         return Ok(());
     }
-    let mut put = sql::PUT_DETAIL.on(db)?;
+    let (mut new, mut put) = (sql::NEW_DETAIL.on(db)?, sql::PUT_DETAIL.on(db)?);
+    // Those of new jobs come in the order of these; where one does not, nothing is lost but time.
+    let mut created =
+        batch.jobs.iter().filter(|write| write.extent == Extent::New).map(|write| write.row.id).peekable();
     for detail in &batch.details {
-        put.execute(params![detail.job.0, detail.workflow.0, detail.name, &*detail.payload])?;
+        let is_new = created.next_if_eq(&detail.job).is_some();
+        let statement = if is_new { &mut new } else { &mut put };
+        statement.execute(params![detail.job.0, detail.workflow.0, detail.name, &*detail.payload])?;
     }
     Ok(())
 }

@@ -105,6 +105,7 @@ statements! {
         "UPDATE job SET ", step!(), ", node_id = ?10, lane_id = ?11, priority = ?12, timer_at = ?13, \
          expires_at = ?14 WHERE id = ?1"
     );
+    NEW_DETAIL = "INSERT INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
     NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";

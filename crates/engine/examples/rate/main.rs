@@ -2,7 +2,7 @@
 //! through its handle by many callers, beside a bare loop that writes the same rows in batches of the
 //! same sizes on the same disk.
 //!
-//!     cargo run --release -p forebay-engine --example rate -- [--quick] [--seconds N] [--callers N] [--mode MODE]
+//!     cargo run --release -p forebay-engine --example rate -- [--quick] [--seconds N] [--callers N] [--mode MODE] [--point POINT]
 
 mod bare;
 mod load;
@@ -28,10 +28,13 @@ struct Setup {
     /// The many of `few` and `many` ready jobs.
     many: usize,
     modes: Vec<Mode>,
+    /// The only point to measure: `bare`, `transactions`, `many` or `slow`.
+    point: Option<String>,
 }
 
 fn main() {
-    let mut setup = Setup { seconds: 30, callers: 4096, backlog: 200_000, many: 10_000_000, modes: MODES.to_vec() };
+    let mut setup =
+        Setup { seconds: 30, callers: 4096, backlog: 200_000, many: 10_000_000, modes: MODES.to_vec(), point: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().expect("a value follows the option");
@@ -40,20 +43,24 @@ fn main() {
             "--seconds" => setup.seconds = value().parse().expect("a number of seconds"),
             "--callers" => setup.callers = value().parse().expect("a number of callers"),
             "--mode" => setup.modes = vec![value().parse().expect("power, process or memory")],
+            "--point" => setup.point = Some(value()),
             _ => panic!("no such option: {arg}"),
         }
     }
-    for mode in setup.modes.iter().copied() {
+    let wants = |point: &str| setup.point.as_ref().is_none_or(|only| only == point);
+    for mode in setup.modes.iter().copied().filter(|_| wants("bare")) {
         beside_bare(&setup, mode, Load::Lifecycles);
         beside_bare(&setup, mode, Load::Submissions);
     }
-    for mode in setup.modes.iter().copied() {
+    for mode in setup.modes.iter().copied().filter(|_| wants("transactions")) {
         for callers in [16, 256, 4096] {
             transactions(&setup, mode, callers);
         }
     }
-    few_and_many(&setup);
-    for mode in setup.modes.iter().copied() {
+    if wants("many") {
+        few_and_many(&setup);
+    }
+    for mode in setup.modes.iter().copied().filter(|_| wants("slow")) {
         slow_commits(&setup, mode);
     }
 }
