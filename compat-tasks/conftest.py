@@ -31,8 +31,8 @@ def until(what, look, limit=60):
 class Server:
     """`forebay serve` on a database of its own."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, *flags):
+        self.folder, self.flags = folder, flags
         self.ports = {"http": 0, "grpc": 0}
         self.start()
 
@@ -40,6 +40,7 @@ class Server:
         command = [os.environ["FOREBAY"], "serve", "--db", "server.db", "--durability", "process"]
         for name, port in self.ports.items():
             command += [f"--{name}", f"127.0.0.1:{port}"]
+        command += self.flags
         self.log = open(self.folder / "server.log", "a")
         self.process = subprocess.Popen(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=self.log, text=True
@@ -75,8 +76,13 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    server = Server(tmp_path)
+def flags():
+    return []
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch, flags):
+    server = Server(tmp_path, *flags)
     monkeypatch.setenv("SHOP", str(tmp_path))
     monkeypatch.setenv("FOREBAY_URL", server.url)
     monkeypatch.setattr(tasks, "_producer", None)

@@ -27,6 +27,8 @@ class Once:
 
 app = TaskbrokerApp(name="shop", producer_factory=tasks.producer, at_most_once_store=Once())
 app.set_modules(["shop"])
+if "SHOP_SECRETS" in os.environ:
+    app.set_config({"rpc_secret": os.environ["SHOP_SECRETS"]})
 mail = app.create_namespace("mail", processing_deadline_duration=2)
 
 

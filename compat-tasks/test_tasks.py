@@ -160,6 +160,28 @@ def test_the_codes_and_texts_are_taskbrokers(server, shop):
         assert server.is_idle()
 
 
+class TestSecrets:
+    @pytest.fixture
+    def flags(self, tmp_path, monkeypatch):
+        (tmp_path / "secrets").write_text("# the next one\nnew\nold\n")
+        monkeypatch.setenv("SHOP_SECRETS", '["old"]')
+        return ["--grpc-secrets", "secrets"]
+
+    def test_a_worker_that_knows_a_secret_is_served_and_nobody_else(self, server, shop, workers, done):
+        shop.send.delay(1)
+        with grpc.insecure_channel(server.broker) as channel:
+            for signature in ["", "00", "é".encode().hex()]:
+                with pytest.raises(grpc.RpcError) as error:
+                    ConsumerServiceStub(channel).GetTask(
+                        pb.GetTaskRequest(application="shop"), metadata=[("sentry-signature", signature)]
+                    )
+                assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+                assert error.value.details() == "Authentication failed"
+        workers.start()
+        until("the worker is served", lambda: done("send", 1))
+        until("it has said so", server.is_idle)
+
+
 def test_who_lost_an_attempt_is_not_listened_to(server, shop):
     id = server("enqueue", "--application", "shop", "--namespace", "mail", "--task", "t", "--deadline", "0s").strip()
     with grpc.insecure_channel(server.broker, [("grpc.use_local_subchannel_pool", 1)]) as late:

@@ -76,8 +76,8 @@ A configuration has a key for each flag; flags go before it, and variables (FORE
   log_level = "warn"
   durability = { mode = "process", sync_interval = "50ms" }
 
-Prints `listening http=ADDR`, with --grpc `listening http=ADDR grpc=ADDR`, once it takes requests. SIGTERM and SIGINT stop it: it answers what it
-has taken, writes everything, and exits with 0.
+Prints `listening http=ADDR`, and behind it `grpc=ADDR` with --grpc, once it takes requests. SIGTERM and
+SIGINT stop it: it answers what it has taken, writes everything, and exits with 0.
 
 Exit codes:
   0  stopped; everything is written

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use forebay_tasks::Door as Tasks;
 use forebay_tasks::connection::Connection;
+use forebay_tasks::{Door as Tasks, Secrets};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -76,6 +77,15 @@ impl Drop for Grpc {
     fn drop(&mut self) {
         self.serving.abort();
     }
+}
+
+/// The secrets of a file, a line each; empty lines and those that begin with `#` are passed over.
+pub(crate) fn secrets(path: &Path) -> Result<Secrets, StartError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| StartError::Secrets { path: path.to_owned(), source })?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let secrets = Secrets::new(lines.map(Box::from));
+    if secrets.is_empty() { Err(StartError::NoSecret { path: path.to_owned() }) } else { Ok(secrets) }
 }
 
 /// Takes connections until it is told to stop.

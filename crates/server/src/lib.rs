@@ -50,6 +50,8 @@ pub struct Options {
     pub connections_max: usize,
     pub workflows: forebay_workflows::Options,
     pub tasks: forebay_tasks::Options,
+    /// Secrets, a line each, one of which must sign each call over gRPC; without it none need be signed.
+    pub grpc_secrets: Option<PathBuf>,
     /// Who may come in.
     pub auth: auth::Options,
     /// Without it, connections are not secured.
@@ -67,6 +69,7 @@ impl Options {
             connections_max: 16_384,
             workflows: forebay_workflows::Options::default(),
             tasks: forebay_tasks::Options::default(),
+            grpc_secrets: None,
             auth: auth::Options::default(),
             tls: None,
             queues: None,
@@ -81,6 +84,10 @@ pub enum StartError {
     Listen { address: String, source: io::Error },
     #[error("the directory of queues {} cannot be made", directory.display())]
     Queues { directory: PathBuf, source: io::Error },
+    #[error("the secrets {} cannot be read", path.display())]
+    Secrets { path: PathBuf, source: io::Error },
+    #[error("there is no secret in {}", path.display())]
+    NoSecret { path: PathBuf },
     #[error("the tasks cannot be read")]
     Tasks(#[source] forebay_engine::Error),
     #[error(transparent)]
@@ -150,7 +157,11 @@ impl Server {
         let listener = TcpListener::bind(&options.http).await.map_err(bad)?;
         let address = listener.local_addr().map_err(bad)?;
         let (stopping, watched) = watch::channel(false);
-        let tasks = Tasks::open(engine.clone(), options.tasks).await.map_err(StartError::Tasks)?;
+        let mut tasks = options.tasks;
+        if let Some(path) = &options.grpc_secrets {
+            tasks.secrets = grpc::secrets(path)?;
+        }
+        let tasks = Tasks::open(engine.clone(), tasks).await.map_err(StartError::Tasks)?;
         let grpc = match options.grpc {
             Some(at) => {
                 let tls = options.tls.as_ref().map(|tls| Tls::new(tls, b"h2")).transpose()?;

@@ -19,16 +19,22 @@ mod ident;
 mod manage;
 mod ours;
 mod reports;
+mod signatures;
+
+pub use crate::signatures::Secrets;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use bytes::Bytes;
 use forebay_domain::ids::Timestamp;
 use forebay_engine::{EngineHandle, Error};
 use http_body_util::Full;
 use hyper::{Request, Response};
 use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::applications::Applications;
 use crate::connection::Connection;
@@ -36,12 +42,15 @@ use crate::enqueue::Names;
 use crate::grants::Grants;
 use crate::proto::ours::tasks_server::TasksServer;
 use crate::proto::taskbroker::consumer_service_server::ConsumerServiceServer;
+use crate::signatures::Guard;
 
 /// The bounds of the door. Plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Whose tasks those are that name no application.
     pub default_application: String,
+    /// What signs the calls of workers; without any a call needs no signature.
+    pub secrets: Secrets,
     /// How long a GetTask waits for a task; 0: not at all.
     pub hold: Duration,
     /// What is added to a task's processing deadline.
@@ -60,6 +69,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             default_application: "default".to_owned(),
+            secrets: Secrets::default(),
             hold: Duration::from_secs(2),
             grace: Duration::from_secs(3),
             losses_max: 5,
@@ -102,8 +112,29 @@ impl Door {
         let most = self.options().message_max;
         let consumer = ConsumerServiceServer::new(self.clone());
         let ours = TasksServer::new(self.clone());
-        Routes::new(consumer.max_decoding_message_size(most).max_encoding_message_size(usize::MAX))
+        let routes = Routes::new(consumer.max_decoding_message_size(most).max_encoding_message_size(usize::MAX))
             .add_service(ours.max_decoding_message_size(most))
+            .add_service(self.health())
+            .add_service(reflection());
+        let secrets = self.options().secrets.clone();
+        if secrets.is_empty() {
+            return routes;
+        }
+        let guard = Guard { secrets, message_max: most };
+        let checked = routes.into_axum_router().layer(from_fn_with_state(guard, signatures::check));
+        Routes::from(checked)
+    }
+
+    /// As taskbroker's: it serves until the engine ends.
+    fn health(&self) -> HealthServer<impl Health + use<>> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let engine = self.engine().clone();
+        tokio::spawn(async move {
+            reporter.set_serving::<ConsumerServiceServer<Door>>().await;
+            engine.stopped().await;
+            reporter.set_not_serving::<ConsumerServiceServer<Door>>().await;
+        });
+        health
     }
 
     /// A connection that was taken: who gets an attempt on it, holds that until it is closed.
@@ -152,6 +183,14 @@ impl Door {
         let hold = i64::try_from(self.options().hold.as_millis()).unwrap_or(i64::MAX);
         (hold > 0).then(|| self.engine().now().after(hold))
     }
+}
+
+/// Tells tools like `grpcurl` what there is.
+fn reflection() -> ServerReflectionServer<impl ServerReflection> {
+    let described = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::CONTRACT)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    described.build_v1().expect("the contract was compiled")
 }
 
 impl std::fmt::Debug for Door {

@@ -67,6 +67,9 @@ pub struct Settings {
     /// Where to listen for workers of taskbroker over gRPC; port 0 picks one. Without it nothing listens.
     #[arg(long, value_name = "ADDR", env = "FOREBAY_GRPC")]
     pub grpc: Option<String>,
+    /// Secrets, a line each, one of which must sign each call over gRPC, as taskbroker's rpc_secret does.
+    #[arg(long, value_name = "FILE", env = "FOREBAY_GRPC_SECRETS")]
+    pub grpc_secrets: Option<PathBuf>,
     #[command(flatten)]
     pub durability: DurabilitySettings,
     /// How long a stop may take to write what was taken, such as 10s, which is the default.
@@ -100,8 +103,8 @@ impl Settings {
         let mut settings = Settings::parse(&text)
             .map_err(|error| ConfigError::Unknown { path: path.to_owned(), why: error.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let Settings { db, queues, auth, tls, .. } = &mut settings;
-        let paths = [db, queues, &mut auth.htpasswd, &mut auth.tokens, &mut tls.cert, &mut tls.key];
+        let Settings { db, queues, grpc_secrets, auth, tls, .. } = &mut settings;
+        let paths = [db, queues, grpc_secrets, &mut auth.htpasswd, &mut auth.tokens, &mut tls.cert, &mut tls.key];
         for path in paths.into_iter().flatten() {
             // An absolute path stays as it is.
             *path = folder.join(&path);
@@ -119,6 +122,7 @@ impl Settings {
             db: self.db.or(below.db),
             http: self.http.or(below.http),
             grpc: self.grpc.or(below.grpc),
+            grpc_secrets: self.grpc_secrets.or(below.grpc_secrets),
             durability: self.durability.over(below.durability),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
@@ -145,6 +149,7 @@ impl Settings {
             listening: Options {
                 http: self.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
                 grpc: self.grpc,
+                grpc_secrets: self.grpc_secrets,
                 queues: self.queues,
                 auth: self.auth.resolve(),
                 tls: self.tls.resolve()?,

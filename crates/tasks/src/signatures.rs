@@ -1,0 +1,125 @@
+//! Signatures, as taskbroker has them: the header `sentry-signature` is the HMAC-SHA256 of the call's path
+//! and its message under a secret that both sides know. It has no time in it, so a call that was overheard
+//! can be said again; TLS sees to that.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::{BodyExt, Limited};
+use hyper::HeaderMap;
+use sha2::Sha256;
+use tonic::Status;
+
+const HEADER: &str = "sentry-signature";
+
+/// What stands before a message: whether it is compressed, and its length.
+const FRAME: usize = 5;
+
+/// Asked of nobody: who looks whether the server lives knows no secret.
+const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection."];
+
+/// Secrets, any of which signs a call; none: calls need no signature.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secrets(Arc<[Box<str>]>);
+
+impl Secrets {
+    pub fn new(secrets: impl IntoIterator<Item = Box<str>>) -> Secrets {
+        Secrets(secrets.into_iter().collect())
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this signature, in hexadecimal digits, is right for the message of a call.
+    fn sign(&self, path: &str, message: &[u8], signature: &str) -> bool {
+        let Some(signature) = from_hex(signature) else { return false };
+        self.0.iter().any(|secret| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
+            for part in [path.as_bytes(), b":", message] {
+                mac.update(part);
+            }
+            // In the same time whatever is wrong with it.
+            mac.verify_slice(&signature).is_ok()
+        })
+    }
+}
+
+/// It does not say them.
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
+/// What every call must pass, and how long its message may be.
+#[derive(Debug, Clone)]
+pub(crate) struct Guard {
+    pub secrets: Secrets,
+    pub message_max: usize,
+}
+
+/// Lets calls through that are signed.
+pub(crate) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if OPEN.iter().any(|open| path.starts_with(open)) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    match signed(&guard, parts.uri.path(), &parts.headers, body).await {
+        Some(body) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        None => Status::unauthenticated("Authentication failed").into_http(),
+    }
+}
+
+/// The body, if it is signed.
+async fn signed(guard: &Guard, path: &str, headers: &HeaderMap, body: Body) -> Option<Bytes> {
+    let signature = headers.get(HEADER)?.to_str().ok()?;
+    let body = Limited::new(body, guard.message_max + FRAME).collect().await.ok()?.to_bytes();
+    let message = body.get(FRAME..)?;
+    guard.secrets.sign(path, message, signature).then_some(body)
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let pairs = digits.chunks(2).map(|pair| match *pair {
+        [high, low] => Some((digit(high)? << 4 | digit(low)?) as u8),
+        _ => None,
+    });
+    pairs.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/sentry_protos.taskbroker.v1.WorkerService/PushTask";
+    /// taskbroker's own check of it.
+    const SIGNATURE: &str = "cfdf2c4d2efd3a2d28bd10de6471ef352d03f49d2d3bd880ee7051ea39fbe239";
+
+    #[test]
+    fn a_signature_of_taskbroker_is_right_under_any_of_the_secrets() {
+        let secrets = Secrets::new(["new".into(), "super secret".into()]);
+        assert!(secrets.sign(PATH, b"hello", SIGNATURE));
+        for (path, message, signature) in [
+            ("/other", &b"hello"[..], SIGNATURE),
+            (PATH, b"hellO", SIGNATURE),
+            (PATH, b"hello", &SIGNATURE[2..]),
+            (PATH, b"hello", &SIGNATURE[1..]),
+            (PATH, b"hello", ""),
+            (PATH, b"hello", "é"),
+        ] {
+            assert!(!secrets.sign(path, message, signature), "{path} {signature}");
+        }
+        assert!(!Secrets::new(["other".into()]).sign(PATH, b"hello", SIGNATURE));
+        assert!(!format!("{secrets:?}").contains("super"));
+    }
+}
