@@ -311,6 +311,9 @@ async fn see(world: &World, http: &mut Http, id: i64, attempt: i64) -> anyhow::R
 async fn work_off(world: &Rc<World>) -> anyhow::Result<()> {
     let address = world.address.borrow().context("the last server is not killed")?;
     let mut http = Http::connect(address).await?;
+    // The last kill may have come between a creation and its initialize.
+    let path = format!("/workflows/{}/initialize_jobs?only_uninitialized=true", world.workflow);
+    http.call("POST", &path, None).await?;
     for status in ["pending", "running"] {
         for job in list(&mut http, &format!("/jobs?workflow_id={}&status={status}", world.workflow)).await? {
             let id = job["id"].as_i64().context("a job has an id")?;
