@@ -216,7 +216,7 @@ impl Machine {
         workflow.purged = lsn;
         workflow.graph = graph;
         if !job.state.has_ended() {
-            self.release(now, id, job.id);
+            self.release(now, id, job.id, false);
         }
         // It is read anew, without the deleted job, when it is needed.
         self.dirty(id).graph = None;

@@ -46,12 +46,16 @@ impl Machine {
         let keep = completions.len() > 1;
         let row_of = |completion: &Completion| Some(self.slots.get(&completion.job)?.row);
         let rows: Vec<Option<JobRow>> = completions.iter().filter(|_| keep).map(row_of).collect();
+        // A job that waits and is reported all the same may be one that another outcome frees: that is
+        // not left for later.
+        let waits = |row: JobRow| row.state == JobState::Blocked;
+        let in_parts = !completions.iter().filter_map(row_of).any(waits);
         let mut outcomes = Vec::with_capacity(completions.len());
         for (place, completion) in completions.iter().enumerate() {
             if let Some(row) = rows.get(place).copied().flatten() {
                 self.load_row(row);
             }
-            outcomes.push((completion.job, self.complete(now, report.workflow, completion)));
+            outcomes.push((completion.job, self.complete(now, report.workflow, completion, in_parts)));
         }
         match report.claim.take() {
             Some(claim) => {
@@ -74,7 +78,13 @@ impl Machine {
     }
 
     /// The fence, then the outcome with all that follows from it.
-    fn complete(&mut self, now: Timestamp, workflow: WorkflowId, completion: &Completion) -> Result<(), Rejection> {
+    fn complete(
+        &mut self,
+        now: Timestamp,
+        workflow: WorkflowId,
+        completion: &Completion,
+        in_parts: bool,
+    ) -> Result<(), Rejection> {
         let Completion { job, run, attempt, node, grant, outcome, again } = completion;
         let row = self.slots.get(job).ok_or(Rejection::NoSuchJob(*job))?.row;
         if self.workflows.get(&row.workflow).is_some_and(|owner| owner.row.is_over(&row)) {
@@ -136,7 +146,7 @@ impl Machine {
             row.flags = row.flags.with(JobFlags::BLAMED, blamed).with(JobFlags::DEAD_LETTER, dead);
         })?;
         if self.row(*job).state.has_ended() {
-            self.release(now, workflow, *job);
+            self.release(now, workflow, *job, in_parts);
         }
         Ok(())
     }
@@ -180,11 +190,12 @@ impl Machine {
     }
 
     /// A job has ended: what waited for it alone is free, or canceled if it failed; and so on from there.
-    pub(super) fn release(&mut self, now: Timestamp, workflow: WorkflowId, job: JobId) {
+    /// `in_parts`: if these are many, they may go on behind what is being done.
+    pub(super) fn release(&mut self, now: Timestamp, workflow: WorkflowId, job: JobId, in_parts: bool) {
         let mut ended = alloc::vec![job];
         while let Some(job) = ended.pop() {
             let Some(owner) = self.workflows.get_mut(&workflow) else { return };
-            let may_march = owner.frozen.is_none();
+            let may_march = in_parts && owner.frozen.is_none();
             let Some(graph) = owner.graph.as_mut() else { return };
             let Some(place) = graph.place(job) else { continue };
             let blamed = graph.flags(place).has(JobFlags::BLAMED);
@@ -350,7 +361,7 @@ impl Machine {
         }
         let changed = *self.row(job);
         match (row.state.has_ended(), changed.state.has_ended()) {
-            (false, true) => self.release(now, row.workflow, job),
+            (false, true) => self.release(now, row.workflow, job, true),
             (true, false) => self.rearm(row.workflow, job, row.flags.has(JobFlags::BLAMED)),
             (false, false) | (true, true) => {}
         }

@@ -71,7 +71,7 @@ impl Machine {
             row.due_at = None;
             row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::DEAD_LETTER, dead);
         })?;
-        self.release(now, row.workflow, row.id);
+        self.release(now, row.workflow, row.id, true);
         Ok(())
     }
 }

@@ -165,7 +165,7 @@ impl Machine {
                 row.flags = row.flags.with(JobFlags::BLAMED, true);
             };
             self.transition(row.id, Event::Cancel, blame)?;
-            self.release(now, id, row.id);
+            self.release(now, id, row.id, false);
         }
         self.reserve(id, 0);
         self.wake_all(id);

@@ -129,3 +129,17 @@ fn a_crash_in_any_part_loses_nobody_who_waited() {
         assert_eq!(claimed.jobs.len(), BEHIND);
     }
 }
+
+#[test]
+fn an_outcome_of_a_job_that_the_same_report_frees_stands() {
+    let (mut world, workflow, row) = World::fan_out();
+    let waiting = world.store.look(|db| *db.jobs.values().find(|row| row.state == JobState::Blocked).expect("one"));
+    let (Command::Report(mut report), Command::Report(other)) =
+        (commands::completed(workflow, &row), commands::completed(workflow, &waiting))
+    else {
+        panic!("outcomes are reported")
+    };
+    report.completions.extend(other.completions);
+    world.call(Command::Report(report));
+    assert_eq!((world.in_state(JobState::Completed), world.in_state(JobState::Ready)), (2, BEHIND - 1));
+}
