@@ -29,8 +29,9 @@ impl Edges {
         Edges { direct, ..Edges::default() }
     }
 
+    /// Nothing waits for anything, though jobs may be at barriers whose prerequisites are all gone.
     pub fn is_empty(&self) -> bool {
-        self.direct.is_empty() && self.members.is_empty()
+        self.direct.is_empty() && self.barriers.is_empty()
     }
 
     /// In an order that tells nothing of how they were found.

@@ -291,7 +291,9 @@ impl Oracle {
     pub(super) fn go_on(&mut self, now: Timestamp, job: JobId) {
         let workflow = &self.workflows[&self.of_job[&job]];
         let row = workflow.jobs[&job].row;
-        if row.state != JobState::Blocked || !workflow.is_met(job) {
+        // One that waits for what goes on in parts is one of those parts.
+        let in_parts = workflow.jobs[&job].on.iter().any(|on| self.releasing.contains_key(on));
+        if row.state != JobState::Blocked || in_parts || !workflow.is_met(job) {
             return;
         }
         if workflow.is_blamed(job) && row.flags.has(JobFlags::CANCEL_ON_FAILURE) {
