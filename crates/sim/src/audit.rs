@@ -205,6 +205,7 @@ impl Auditor {
                 None => self.is_kept(*workflow, db),
             },
             (Command::Start { .. }, Answer::Job(row)) => {
+                self.note_mortal(row);
                 let stored = db.jobs.get(&row.id);
                 let is_kept = |now: &JobRow| {
                     now.attempt > row.attempt || now.state != JobState::Claimed || self.may_lag(now, row)
@@ -276,10 +277,7 @@ impl Auditor {
                 continue;
             }
             let Some(stored) = db.jobs.get(&row.id) else {
-                // Whoever created it may not have been told.
-                if row.policy.is_some() || row.expires_at.is_some() {
-                    self.mortal.insert(row.id);
-                }
+                self.note_mortal(row);
                 if self.may_be_over(row.id, row.workflow) {
                     continue;
                 }
@@ -404,6 +402,13 @@ impl Auditor {
             || self.deleted_jobs.contains(&job)
             || (!self.deleted_jobs.is_empty() && self.by_hand.contains(&workflow))
             || self.may_be_over(job, workflow)
+    }
+
+    /// Whoever created it may not have been told how it may end by itself.
+    fn note_mortal(&mut self, row: &JobRow) {
+        if row.policy.is_some() || row.expires_at.is_some() {
+            self.mortal.insert(row.id);
+        }
     }
 
     /// Whether it may have ended, and be gone for that.

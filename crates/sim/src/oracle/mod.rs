@@ -505,9 +505,11 @@ impl Oracle {
             (job, Err(Rejection::NoSuchJob(_))) => self.marched.contains(job),
             _ => false,
         };
-        // A job of another workflow, where all are just being deleted.
+        // A job of another workflow, where all are just being deleted, or it is just being created.
         let is_elsewhere = |one: &Judged, other: &Judged| {
-            matches!((&one.1, &other.1), (Err(Rejection::NoSuchJob(_)), Err(Rejection::OtherWorkflow { .. })))
+            let gone = |judged: &Judged| matches!(judged.1, Err(Rejection::NoSuchJob(_)));
+            let other_workflow = |judged: &Judged| matches!(judged.1, Err(Rejection::OtherWorkflow { .. }));
+            (gone(one) && other_workflow(other)) || (other_workflow(one) && gone(other))
         };
         let alike = |one: &Judged, other: &Judged| {
             one == other || (one.0 == other.0 && (is_gone(one) || is_elsewhere(one, other)))
