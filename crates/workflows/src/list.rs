@@ -111,13 +111,31 @@ pub(crate) fn each_row(
     reader: &mut dyn Reader,
     table: Table,
     workflow: i64,
+    visit: impl FnMut(Row),
+) -> Result<(), StoreError> {
+    each_such(reader, table, vec![(1, Match::Equal(Value::Int(workflow)))], visit)
+}
+
+/// The rows of a workflow whose value in one column is such.
+pub(crate) fn such_rows(
+    reader: &mut dyn Reader,
+    table: Table,
+    workflow: i64,
+    such: (usize, Match),
+) -> Result<Vec<Row>, StoreError> {
+    let mut found = Vec::new();
+    each_such(reader, table, vec![(1, Match::Equal(Value::Int(workflow))), such], |row| found.push(row))?;
+    Ok(found)
+}
+
+fn each_such(
+    reader: &mut dyn Reader,
+    table: Table,
+    filters: Vec<(usize, Match)>,
     mut visit: impl FnMut(Row),
 ) -> Result<(), StoreError> {
-    let mut query = Query {
-        table,
-        filters: vec![(1, Match::Equal(Value::Int(workflow)))],
-        paging: Paging { offset: 0, limit: STEP, sort_by: None, reverse: false },
-    };
+    let paging = Paging { offset: 0, limit: STEP, sort_by: None, reverse: false };
+    let mut query = Query { table, filters, paging };
     loop {
         let (rows, total) = reader.list(&query)?;
         rows.into_iter().for_each(&mut visit);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forebay_domain::catalog::{Match, Paging, Query, Row, Statement, Table, Value};
+use forebay_domain::catalog::{Match, Row, Statement, Table, Value};
 use forebay_domain::command::{Answer, Command, Scope};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
@@ -12,13 +12,11 @@ use forebay_wire::ProcessChangedJobInputsResponse;
 
 use crate::fault::Fault;
 use crate::http::{self, Call, Reply};
+use crate::list;
 use crate::routes::catalog::exists;
 use crate::routes::unexpected;
 use crate::routes::workflows::user_action;
 use crate::{Door, Unseen, rows};
-
-/// Rows that are looked at in one go.
-const STEP: u64 = 10_000;
 
 /// JSON's word for data that is not there, as it was before.
 const NOTHING: &str = "null";
@@ -42,20 +40,8 @@ pub(super) fn remember(held: &Row, set: &mut Vec<(usize, Value)>) {
 
 /// The rows of a workflow whose data was set since.
 fn remembered(reader: &mut dyn Reader, workflow: i64) -> Result<Vec<Row>, Unseen> {
-    let mut query = Query {
-        table: Table::UserData,
-        filters: vec![(1, Match::Equal(Value::Int(workflow))), (before(), Match::Above(Value::Text("".into())))],
-        paging: Paging { offset: 0, limit: STEP, sort_by: None, reverse: false },
-    };
-    let mut found = Vec::new();
-    loop {
-        let (page, total) = reader.list(&query)?;
-        found.extend(page);
-        query.paging.offset += STEP;
-        if query.paging.offset >= total {
-            return Ok(found);
-        }
-    }
+    let is_set = (before(), Match::Above(Value::Text("".into())));
+    Ok(list::such_rows(reader, Table::UserData, workflow, is_set)?)
 }
 
 /// What an initialize does beside: from now on changes are new ones.

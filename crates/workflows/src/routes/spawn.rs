@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use forebay_domain::catalog::{Match, Paging, Query, Row, Statement, Table, Value};
+use forebay_domain::catalog::{Match, Row, Statement, Table, Value};
 use forebay_domain::command::{Answer, Command, Rejection, Scope};
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::NewJob;
@@ -162,20 +162,7 @@ fn last_name(lineage: &str) -> String {
 fn of_lineage(reader: &mut dyn Reader, workflow: i64, lineage: &str) -> Result<Vec<Row>, Unseen> {
     let name = Table::UserData.column("name").expect("user data has a name");
     let part = format!("__torc_lineage__{lineage}__");
-    let mut query = Query {
-        table: Table::UserData,
-        filters: vec![(1, Match::Equal(Value::Int(workflow))), (name, Match::Contains(part.into()))],
-        paging: Paging { offset: 0, limit: STEP, sort_by: None, reverse: false },
-    };
-    let mut found = Vec::new();
-    loop {
-        let (page, total) = reader.list(&query)?;
-        found.extend(page);
-        query.paging.offset += STEP;
-        if query.paging.offset >= total {
-            return Ok(found);
-        }
-    }
+    Ok(list::such_rows(reader, Table::UserData, workflow, (name, Match::Contains(part.into())))?)
 }
 
 /// The jobs of the workflow that a request names.
