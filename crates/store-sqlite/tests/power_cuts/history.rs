@@ -6,15 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use forebay_domain::batch::{Batch, Outcomes};
-use forebay_domain::catalog::{Row, Table, Value};
-use forebay_domain::claim::Needs;
-use forebay_domain::command::{Answer, Claim, ClaimOrder, Claimed, Command, Completion, NewWorkflow, Report};
+use forebay_domain::command::{Answer, Claimed, Command};
 use forebay_domain::ids::{Grant, JobId, NodeId, WorkflowId};
-use forebay_domain::job::{JobRow, NewJob, Outcome};
-use forebay_domain::lane::LabelSet;
+use forebay_domain::job::NewJob;
 use forebay_domain::port::{Recovered, Store, StoreError};
-use forebay_domain::state::JobState;
 use forebay_engine::{Ended, Engine, EngineHandle, Options, SystemClock};
+use forebay_sim::commands;
 use forebay_store_sqlite::{Durability, Options as StoreOptions, SqliteReader, SqliteStore, Syncer};
 
 use crate::power_cuts::random::Random;
@@ -181,7 +178,7 @@ impl Client<'_> {
             self.hear(Said::Started(row.id));
             // Some run on.
             if random.below(8) > 0 {
-                self.ask(completed(self.workflow, &row));
+                self.ask(commands::completed(self.workflow, &row));
                 self.hear(Said::Ended(row.id));
             }
         }
@@ -197,45 +194,19 @@ impl Client<'_> {
 }
 
 fn create_workflow(engine: &EngineHandle, tape: &Tape) -> WorkflowId {
-    let mut row = blank(Table::Workflow);
-    row[1] = Value::Text("power cut".into());
-    row[3] = Value::Text("somebody".into());
-    row[4] = Value::Text("2026-01-01T00:00:00Z".into());
-    let mut requirement = blank(Table::Requirement);
-    requirement[2] = Value::Text("default".into());
-    requirement[6] = Value::Text("1m".into());
-    requirement[7] = Value::Text("PT1M".into());
-    for column in 3..6 {
-        requirement[column] = Value::Int(1);
-    }
-    let needs = Needs { cpus: 1, memory_bytes: 1 << 20, gpus: 0, nodes: 1, runtime_seconds: 60 };
-    let create = Command::CreateWorkflow(Box::new(NewWorkflow { row, default_requirement: requirement, needs }));
-    let workflow = WorkflowId(created(engine.call_blocking(create).expect("a new database takes a workflow")));
+    let asked = engine.call_blocking(commands::create_workflow());
+    let workflow = WorkflowId(created(asked.expect("a new database takes a workflow")));
     tape.push(Event::Said(Said::WorkflowCreated(workflow)));
     workflow
 }
 
 pub fn create_jobs(workflow: WorkflowId, count: usize) -> Command {
-    let job = |n: usize| NewJob {
-        name: format!("job {n}").into(),
-        payload: vec![b'x'; 200].into(),
-        requirement: None,
-        labels: LabelSet::default(),
-        scheduler: None,
-        priority: 0,
-        cancel_on_failure: true,
-        not_before: None,
-        policy: None,
-        expires_at: None,
-        depends_on: [].into(),
-        relations: [].into(),
-    };
+    let job = |n| NewJob { payload: vec![b'x'; 200].into(), ..commands::new_job(n) };
     Command::CreateJobs { workflow, jobs: (0..count).map(job).collect() }
 }
 
 pub fn claim(workflow: WorkflowId, limit: u32) -> Command {
-    let (by, labels) = (ClaimOrder::Queue, LabelSet::default());
-    Command::Claim(Claim { workflow, limit, labels, by, start_on: None, leased: false, wait_until: None })
+    Command::Claim(commands::claim(workflow, limit, None))
 }
 
 pub fn created(answer: Answer) -> i64 {
@@ -243,26 +214,4 @@ pub fn created(answer: Answer) -> i64 {
         Answer::Created(id) => id,
         other => panic!("not the answer to a creation: {other:?}"),
     }
-}
-
-fn completed(workflow: WorkflowId, row: &JobRow) -> Command {
-    let outcome = Outcome {
-        state: JobState::Completed,
-        return_code: 0,
-        exec_time_minutes: 0.1,
-        completion_time: "2026-01-01T00:00:01Z".into(),
-        peak_memory_bytes: None,
-        avg_memory_bytes: None,
-        peak_cpu_percent: None,
-        avg_cpu_percent: None,
-    };
-    let attempt = Some(row.attempt);
-    let completion = Completion { job: row.id, run: 0, attempt, node: None, grant: None, outcome, again: None };
-    Command::Report(Report { workflow, completions: vec![completion], claim: None })
-}
-
-fn blank(table: Table) -> Row {
-    let mut row: Row = vec![Value::Null; table.columns().len()].into();
-    row[0] = Value::Int(0);
-    row
 }
