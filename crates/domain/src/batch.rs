@@ -136,6 +136,28 @@ pub enum March {
 pub const ENDLESS_RUN: i64 = -1;
 
 impl WorkflowRow {
+    /// A workflow without jobs.
+    pub fn new(id: WorkflowId, default_requirement: RequirementId) -> WorkflowRow {
+        WorkflowRow {
+            id,
+            run: 0,
+            canceled: false,
+            archived: false,
+            endless: false,
+            paused: false,
+            has_edges: false,
+            default_requirement,
+            march: None,
+            graph_bytes: 0,
+            counts: [0; STATES],
+        }
+    }
+
+    /// An endless one.
+    pub fn endless(id: WorkflowId, default_requirement: RequirementId) -> WorkflowRow {
+        WorkflowRow { run: ENDLESS_RUN, endless: true, ..WorkflowRow::new(id, default_requirement) }
+    }
+
     /// No job has anything left to do. An endless one never has.
     pub fn is_complete(&self) -> bool {
         let has_end = !self.endless;

@@ -5,13 +5,13 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{Machine, Slot, Step, Workflow};
-use crate::batch::{ENDLESS_RUN, JobDetail, Sequence, WorkflowRow};
+use crate::batch::{JobDetail, Sequence, WorkflowRow};
 use crate::catalog::{Statement, Table, Value};
 use crate::claim::Needs;
 use crate::command::{Answer, Command, Rejection};
 use crate::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use crate::job::NewJob;
-use crate::state::{JobState, STATES};
+use crate::state::JobState;
 
 /// What jobs of endless workflows need: they are not packed.
 const NEEDS: Needs = Needs { cpus: 0, memory_bytes: 0, gpus: 0, nodes: 1, runtime_seconds: 0 };
@@ -23,19 +23,7 @@ impl Machine {
         // The catalog knows nothing of what it needs.
         let requirement = RequirementId(0);
         self.make_room(0);
-        let mut workflow = Workflow::new(WorkflowRow {
-            id,
-            run: ENDLESS_RUN,
-            canceled: false,
-            archived: false,
-            endless: true,
-            paused: false,
-            has_edges: false,
-            default_requirement: requirement,
-            march: None,
-            graph_bytes: 0,
-            counts: [0; STATES],
-        });
+        let mut workflow = Workflow::new(WorkflowRow::endless(id, requirement));
         workflow.requirements.insert(requirement, NEEDS);
         self.workflows.insert(id, workflow);
         self.dirty(id);

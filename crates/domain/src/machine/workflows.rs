@@ -11,7 +11,7 @@ use crate::graph::Graph;
 use crate::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use crate::job::{JobFlags, JobRow};
 use crate::plan::{Aim, Plan};
-use crate::state::{Event, JobState, STATES};
+use crate::state::{Event, JobState};
 
 impl Machine {
     pub(super) fn create_workflow(&mut self, new: &mut NewWorkflow) -> Answer {
@@ -23,19 +23,7 @@ impl Machine {
         default[0] = Value::Int(requirement.0);
         default[1] = Value::Int(id.0);
         self.make_room(0);
-        let mut workflow = Workflow::new(WorkflowRow {
-            id,
-            run: 0,
-            canceled: false,
-            archived: false,
-            endless: false,
-            paused: false,
-            has_edges: false,
-            default_requirement: requirement,
-            march: None,
-            graph_bytes: 0,
-            counts: [0; STATES],
-        });
+        let mut workflow = Workflow::new(WorkflowRow::new(id, requirement));
         workflow.requirements.insert(requirement, new.needs);
         self.workflows.insert(id, workflow);
         self.dirty(id);

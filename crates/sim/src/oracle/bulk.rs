@@ -2,54 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forebay_domain::batch::{ENDLESS_RUN, March, WorkflowRow};
+use forebay_domain::batch::{March, WorkflowRow};
 use forebay_domain::claim::Needs;
 use forebay_domain::command::{NewWorkflow, Rejection};
 use forebay_domain::graph::{Edges, Graph};
 use forebay_domain::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::plan;
-use forebay_domain::state::{Event, JobState, STATES};
+use forebay_domain::state::{Event, JobState};
 
 use super::{Oracle, Workflow, Wrong, wiped};
 
 impl Oracle {
     pub(super) fn create_workflow(&mut self, id: WorkflowId, new: &NewWorkflow) {
-        let row = WorkflowRow {
-            id,
-            run: 0,
-            canceled: false,
-            archived: false,
-            endless: false,
-            paused: false,
-            has_edges: false,
-            // The machine says which number it got: with the batch.
-            default_requirement: RequirementId(0),
-            march: None,
-            graph_bytes: 0,
-            counts: [0; STATES],
-        };
-        let mut workflow = Workflow::new(row);
+        // The machine says which requirement it got: with the batch.
+        let mut workflow = Workflow::new(WorkflowRow::new(id, RequirementId(0)));
         workflow.requirements.insert(RequirementId(0), new.needs);
         self.workflows.insert(id, workflow);
         self.dirty_workflows.insert(id);
     }
 
     pub(super) fn create_application(&mut self, id: WorkflowId) {
-        let row = WorkflowRow {
-            id,
-            run: ENDLESS_RUN,
-            canceled: false,
-            archived: false,
-            endless: true,
-            paused: false,
-            has_edges: false,
-            default_requirement: RequirementId(0),
-            march: None,
-            graph_bytes: 0,
-            counts: [0; STATES],
-        };
-        let mut workflow = Workflow::new(row);
+        let mut workflow = Workflow::new(WorkflowRow::endless(id, RequirementId(0)));
         let needs = Needs { cpus: 0, memory_bytes: 0, gpus: 0, nodes: 1, runtime_seconds: 0 };
         workflow.requirements.insert(RequirementId(0), needs);
         self.workflows.insert(id, workflow);
