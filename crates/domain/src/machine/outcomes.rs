@@ -48,8 +48,7 @@ impl Machine {
         let rows: Vec<Option<JobRow>> = completions.iter().filter(|_| keep).map(row_of).collect();
         // A job that waits and is reported all the same may be one that another outcome frees: that is
         // not left for later.
-        let waits = |row: JobRow| row.state == JobState::Blocked;
-        let in_parts = !completions.iter().filter_map(row_of).any(waits);
+        let in_parts = !rows.iter().flatten().any(|row| row.state == JobState::Blocked);
         let mut outcomes = Vec::with_capacity(completions.len());
         for (place, completion) in completions.iter().enumerate() {
             if let Some(row) = rows.get(place).copied().flatten() {

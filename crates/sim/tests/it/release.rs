@@ -143,3 +143,22 @@ fn an_outcome_of_a_job_that_the_same_report_frees_stands() {
     world.call(Command::Report(report));
     assert_eq!((world.in_state(JobState::Completed), world.in_state(JobState::Ready)), (2, BEHIND - 1));
 }
+
+#[test]
+fn a_release_that_has_no_part_in_its_batch_is_known_after_a_crash() {
+    let (mut world, workflow, row) = World::fan_out();
+    let Answer::Created(other) = world.call(commands::create_workflow()) else { panic!("it is created") };
+    let other = WorkflowId(other);
+    world.call(commands::create_jobs(other, BEHIND));
+    // A march of another workflow has its turn in each batch first.
+    world.ask(Command::DeleteJobs { workflow: other, job: None });
+    while !world.machine.is_marching() {
+        assert!(world.step(), "many jobs are deleted in parts");
+    }
+    world.ask(commands::completed(workflow, &row));
+    world.step();
+    assert_eq!((world.in_state(JobState::Completed), world.in_state(JobState::Ready)), (1, 0));
+    world.machine = started(&mut world.store);
+    world.settle();
+    assert_eq!(world.in_state(JobState::Ready), BEHIND);
+}
