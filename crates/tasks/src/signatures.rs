@@ -39,7 +39,7 @@ impl Secrets {
     }
 
     /// Whether this signature, in hexadecimal digits, is right for the message of a call.
-    fn sign(&self, path: &str, message: &[u8], signature: &str) -> bool {
+    fn verify(&self, path: &str, message: &[u8], signature: &str) -> bool {
         let Some(signature) = from_hex(signature) else { return false };
         self.0.iter().any(|secret| {
             let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
@@ -84,7 +84,7 @@ async fn signed(guard: &Guard, path: &str, headers: &HeaderMap, body: Body) -> O
     let signature = headers.get(HEADER)?.to_str().ok()?;
     let body = Limited::new(body, guard.message_max + FRAME).collect().await.ok()?.to_bytes();
     let message = body.get(FRAME..)?;
-    guard.secrets.sign(path, message, signature).then_some(body)
+    guard.secrets.verify(path, message, signature).then_some(body)
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_signature_of_taskbroker_is_right_under_any_of_the_secrets() {
         let secrets = Secrets::new(["new".into(), "super secret".into()]);
-        assert!(secrets.sign(PATH, b"hello", SIGNATURE));
+        assert!(secrets.verify(PATH, b"hello", SIGNATURE));
         for (path, message, signature) in [
             ("/other", &b"hello"[..], SIGNATURE),
             (PATH, b"hellO", SIGNATURE),
@@ -117,9 +117,9 @@ mod tests {
             (PATH, b"hello", ""),
             (PATH, b"hello", "é"),
         ] {
-            assert!(!secrets.sign(path, message, signature), "{path} {signature}");
+            assert!(!secrets.verify(path, message, signature), "{path} {signature}");
         }
-        assert!(!Secrets::new(["other".into()]).sign(PATH, b"hello", SIGNATURE));
+        assert!(!Secrets::new(["other".into()]).verify(PATH, b"hello", SIGNATURE));
         assert!(!format!("{secrets:?}").contains("super"));
     }
 }
