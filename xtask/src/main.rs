@@ -89,6 +89,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::PowerCuts { cuts, seed } => crash::power_cuts(cuts, seed),
         Command::Schema { cases, seed } => schema::run(cases, seed, server::Profile::Dev),
+        Command::Bench { what } if what.makes_load() && cfg!(debug_assertions) => bench::optimized(),
         Command::Bench { what } => bench::run(what),
         Command::Echo => bench::echo::serve(),
     }

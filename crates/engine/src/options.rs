@@ -33,6 +33,9 @@ pub struct Options {
     pub durability: Durability,
     /// The least time from the start of one commit to the start of the next.
     pub flush_interval: Duration,
+    /// At most so long after the start of a commit the next one gathers for callers to come back, if
+    /// that is longer than a tenth of the commit's time.
+    pub gather_max: Duration,
     /// Commands that wait to be applied; one more is refused with `Overloaded`.
     pub mailbox_max: usize,
     /// Commands, and about as many changes, that are applied before the engine looks up again; a
@@ -63,6 +66,7 @@ impl Options {
         Options {
             durability: Durability::Power,
             flush_interval: CadenceOptions::power().flush_interval,
+            gather_max: CadenceOptions::power().gather_max,
             mailbox_max: 65_536,
             batch_max: CadenceOptions::power().batch_max,
             backlog_max: 100_000,
@@ -75,12 +79,12 @@ impl Options {
         }
     }
 
-    /// At most one commit a millisecond, synced each 100 ms.
+    /// A commit when all callers are back, or a millisecond after the last one; synced each 100 ms.
     #[must_use]
     pub fn process(sync: impl FnMut() -> Result<(), StoreError> + Send + 'static) -> Options {
         Options {
             durability: Durability::Process { sync_interval: Duration::from_millis(100), sync: Box::new(sync) },
-            flush_interval: CadenceOptions::process().flush_interval,
+            gather_max: CadenceOptions::process().gather_max,
             ..Options::power()
         }
     }
@@ -101,7 +105,12 @@ impl Options {
             Durability::Power | Durability::Process { .. } => self.flush_interval,
             Durability::Memory { read_flush_min } => read_flush_min,
         };
-        CadenceOptions { flush_interval: self.flush_interval, answer_interval, batch_max: self.batch_max }
+        CadenceOptions {
+            flush_interval: self.flush_interval,
+            answer_interval,
+            gather_max: self.gather_max,
+            batch_max: self.batch_max,
+        }
     }
 
     pub(crate) fn egress(&self) -> Egress {

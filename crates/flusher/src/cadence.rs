@@ -14,6 +14,9 @@ pub struct CadenceOptions {
     pub flush_interval: Duration,
     /// The same for a batch that somebody waits for; at most `flush_interval` counts.
     pub answer_interval: Duration,
+    /// At most so long after the start of a commit the next one gathers for callers to come back, if that
+    /// is longer than a share of the commit's time.
+    pub gather_max: Duration,
     /// A batch of this many changes is full and goes as soon as the writer is idle.
     pub batch_max: usize,
 }
@@ -25,10 +28,10 @@ impl CadenceOptions {
         CadenceOptions::every(Duration::ZERO)
     }
 
-    /// At most one commit a millisecond.
+    /// A commit is quick, so the next one gathers for a millisecond, or until all callers are back.
     #[must_use]
     pub fn process() -> Self {
-        CadenceOptions::every(Duration::from_millis(1))
+        CadenceOptions { gather_max: Duration::from_millis(1), ..CadenceOptions::power() }
     }
 
     /// A commit each 100 ms; within 5 ms when somebody waits for it.
@@ -41,7 +44,12 @@ impl CadenceOptions {
     }
 
     fn every(flush_interval: Duration) -> Self {
-        CadenceOptions { flush_interval, answer_interval: flush_interval, batch_max: 10_000 }
+        CadenceOptions {
+            flush_interval,
+            answer_interval: flush_interval,
+            gather_max: Duration::ZERO,
+            batch_max: 10_000,
+        }
     }
 }
 
@@ -66,6 +74,9 @@ pub struct Cadence {
     in_flight: Option<InFlight>,
     last_start: Option<Duration>,
     gathering: Option<Gathering>,
+    /// How many callers there are, as far as commits show it: the most that one released of late, in
+    /// parts of [`FADE`](Cadence::FADE).
+    crowd: usize,
     hurry: bool,
 }
 
@@ -81,7 +92,7 @@ struct InFlight {
     callers: usize,
 }
 
-/// The wait for callers that the last commit released.
+/// The wait for callers that commits released.
 #[derive(Debug, Clone, Copy)]
 struct Gathering {
     missing: usize,
@@ -91,10 +102,20 @@ struct Gathering {
 impl Cadence {
     /// The batch waits at most the last commit's time divided by this for callers to come back.
     const GATHER_SHARE: u32 = 10;
+    /// With each commit that releases fewer callers a part of so many of the crowd is forgotten.
+    const FADE: usize = 8;
 
     #[must_use]
     pub fn new(options: CadenceOptions) -> Self {
-        Cadence { options, open: Open::default(), in_flight: None, last_start: None, gathering: None, hurry: false }
+        Cadence {
+            options,
+            open: Open::default(),
+            in_flight: None,
+            last_start: None,
+            gathering: None,
+            crowd: 0,
+            hurry: false,
+        }
     }
 
     /// `changes` joined the open batch, and `callers` wait for its commit (either may be 0).
@@ -157,8 +178,11 @@ impl Cadence {
     /// The batch in flight is committed; its last try took `took`, and its callers are released.
     pub fn committed(&mut self, now: Duration, took: Duration) {
         let released = self.in_flight.take().map_or(0, |batch| batch.callers);
-        self.gathering =
-            (released > 1).then_some(Gathering { missing: released, until: now + took / Self::GATHER_SHARE });
+        self.crowd = (self.crowd - self.crowd.div_ceil(Self::FADE)).max(released * Self::FADE);
+        let missing = self.crowd / Self::FADE;
+        let until = (now + took / Self::GATHER_SHARE)
+            .max(self.last_start.map_or(now, |start| start + self.options.gather_max));
+        self.gathering = (missing > 1).then_some(Gathering { missing, until });
     }
 
     fn has_open(&self) -> bool {
@@ -226,11 +250,36 @@ mod tests {
     }
 
     #[test]
-    fn in_process_mode_commits_start_at_least_a_millisecond_apart() {
+    fn in_process_mode_one_caller_never_waits() {
         let mut cadence = after_a_commit(CadenceOptions::process(), 1, us(30));
         cadence.gathered(1, 1);
+        assert_eq!(cadence.decide(us(31)), Flush::Now);
+    }
+
+    #[test]
+    fn in_process_mode_a_commit_starts_when_all_callers_are_back_or_after_a_millisecond() {
+        let mut cadence = after_a_commit(CadenceOptions::process(), 3, us(30));
+        cadence.gathered(2, 2);
         assert_eq!(cadence.decide(us(31)), Flush::At(us(1000)));
         assert_eq!(cadence.decide(us(1000)), Flush::Now);
+        cadence.gathered(1, 1);
+        assert_eq!(cadence.decide(us(32)), Flush::Now);
+    }
+
+    #[test]
+    fn callers_who_stay_away_are_gathered_for_ever_less() {
+        let mut cadence = after_a_commit(CadenceOptions::process(), 16, us(30));
+        let mut awaited = vec![cadence.awaited()];
+        for commit in 1..=24 {
+            let now = us(commit * 10_000);
+            cadence.gathered(2, 2);
+            assert_eq!(cadence.decide(now), Flush::Now);
+            cadence.handed(now);
+            cadence.committed(now + us(30), us(30));
+            awaited.push(cadence.awaited());
+        }
+        assert!(awaited.is_sorted_by(|a, b| a >= b), "{awaited:?}");
+        assert_eq!((awaited[0], awaited[1], awaited[24]), (16, 14, 2));
     }
 
     #[test]
@@ -337,7 +386,8 @@ mod tests {
 
     #[test]
     fn callers_who_are_back_still_wait_for_the_interval() {
-        let mut cadence = after_a_commit(CadenceOptions::process(), 2, us(30));
+        let options = CadenceOptions::every(Duration::from_millis(1));
+        let mut cadence = after_a_commit(options, 2, us(30));
         cadence.gathered(2, 2);
         assert_eq!(cadence.decide(us(31)), Flush::At(us(1000)));
     }

@@ -24,6 +24,7 @@ pub(super) enum Way {
 }
 
 /// What one side did.
+#[derive(Default)]
 pub(super) struct Figures {
     pub jobs: u64,
     pub seconds: f64,
@@ -37,6 +38,15 @@ pub(super) struct Figures {
 impl Figures {
     pub fn rate(&self) -> f64 {
         self.jobs as f64 / self.seconds
+    }
+
+    /// More of the same side.
+    pub fn add(&mut self, other: Figures) {
+        self.jobs += other.jobs;
+        self.seconds += other.seconds;
+        self.latencies.extend(other.latencies);
+        self.claims.extend(other.claims);
+        self.server_cpu += other.server_cpu;
     }
 
     /// Below which so much of the claims stayed, in milliseconds.
@@ -116,14 +126,17 @@ pub(super) async fn load(
     seconds: u64,
     way: Way,
 ) -> anyhow::Result<Figures> {
+    let mut connections = Vec::with_capacity(runners);
+    for _ in 0..runners {
+        connections.push(Http::connect(server.address).await?);
+    }
     let cpu = server.cpu_seconds()?;
     let start = Instant::now();
     let until = start + Duration::from_secs(seconds);
     let latencies: Rc<RefCell<Vec<u32>>> = Rc::default();
     let claims: Rc<RefCell<Vec<u32>>> = Rc::default();
     let mut tasks = Vec::new();
-    for _ in 0..runners {
-        let mut http = Http::connect(server.address).await?;
+    for mut http in connections {
         let (latencies, claims) = (latencies.clone(), claims.clone());
         tasks.push(tokio::task::spawn_local(async move {
             let mut jobs = 0;

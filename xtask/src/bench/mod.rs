@@ -101,6 +101,21 @@ pub enum Bench {
     Jobq,
 }
 
+impl Bench {
+    /// It drives a server from this program, which then is to be as fast as it can.
+    pub fn makes_load(&self) -> bool {
+        !matches!(self, Bench::Run { .. } | Bench::Engine { .. } | Bench::Store | Bench::Jobq)
+    }
+}
+
+/// What this program was asked to do, by an optimized build of it.
+pub fn optimized() -> anyhow::Result<()> {
+    let mut line: Vec<String> =
+        ["run", "--quiet", "--locked", "--profile", "sim", "-p", "xtask", "--"].map(String::from).into();
+    line.extend(std::env::args().skip(1));
+    crate::ci::sh("cargo", &line.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 pub fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Run { jobs, parallel, rounds } => run::run(jobs, parallel, rounds),
