@@ -49,6 +49,11 @@ impl Figures {
         self.server_cpu += other.server_cpu;
     }
 
+    /// The server's processor time for a job, in microseconds.
+    pub fn server_cpu_us(&self) -> f64 {
+        self.server_cpu * 1e6 / self.jobs as f64
+    }
+
     /// Below which so much of the claims stayed, in milliseconds.
     pub fn claim_ms(&mut self, part: f64) -> f64 {
         self.claims.sort_unstable();
@@ -64,7 +69,7 @@ impl Figures {
             self.rate(),
             at(0.5),
             at(0.99),
-            self.server_cpu * 1e6 / self.jobs as f64
+            self.server_cpu_us()
         );
     }
 }

@@ -83,6 +83,9 @@ pub enum Bench {
         /// The most ready jobs of a point.
         #[arg(long, default_value_t = 1_000_000)]
         ready_max: usize,
+        /// Only the points with so many runners.
+        #[arg(long)]
+        runners: Option<usize>,
         /// A binary of Forebay that is built already.
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
@@ -123,7 +126,9 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Graph { jobs, binary } => graph::run(jobs, binary),
         Bench::Hour { minutes, durability, binary } => hour::run(minutes, &durability, binary),
         Bench::Neighbour { jobs, durability, binary } => neighbour::run(jobs, &durability, binary),
-        Bench::Workflows { peer, seconds, ready_max, binary } => workflows::run(&peer, seconds, ready_max, binary),
+        Bench::Workflows { peer, seconds, ready_max, runners, binary } => {
+            workflows::run(&peer, seconds, ready_max, runners, binary)
+        }
         Bench::Start { ready, binary } => start::run(ready, binary),
         Bench::Engine { quick } => engine(quick),
         Bench::Store => crate::ci::sh(

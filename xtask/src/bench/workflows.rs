@@ -25,25 +25,34 @@ const fn point(ready: usize, runners: usize, way: Way, durability: &'static str,
     Point { ready, runners, way, durability, with_peer }
 }
 
-const POINTS: [Point; 8] = [
+const POINTS: [Point; 10] = [
     point(1_000, 16, ONE, "process", true),
     point(10_000, 16, ONE, "process", true),
     point(100_000, 16, ONE, "process", true),
     point(100_000, 64, ONE, "process", true),
     point(100_000, 16, Way::Eight, "process", true),
     point(100_000, 256, Way::One { job_ms: 100 }, "process", false),
+    point(100_000, 256, ONE, "process", false),
     point(100_000, 256, ONE, "power", false),
+    point(100_000, 1, ONE, "process", true),
     point(1_000_000, 16, ONE, "process", false),
 ];
 
-pub fn run(peer: &str, seconds: u64, ready_max: usize, binary: Option<PathBuf>) -> anyhow::Result<()> {
+pub fn run(
+    peer: &str,
+    seconds: u64,
+    ready_max: usize,
+    runners: Option<usize>,
+    binary: Option<PathBuf>,
+) -> anyhow::Result<()> {
     ensure!(peer == "torc", "there is no peer {peer}: torc");
     let forebay = match binary {
         Some(binary) => binary,
         None => build(Profile::Release)?,
     };
     let torc = compat::torc_server()?;
-    for point in POINTS.iter().filter(|point| point.ready <= ready_max) {
+    let is_asked = |point: &&Point| point.ready <= ready_max && runners.is_none_or(|runners| point.runners == runners);
+    for point in POINTS.iter().filter(is_asked) {
         measure(point, &forebay, &torc, seconds)?;
     }
     Ok(())
@@ -72,7 +81,8 @@ fn measure(point: &Point, forebay: &Path, torc: &Path, seconds: u64) -> anyhow::
     let mut ours = side(Server::start(forebay, &scratch.path().join("forebay.db"), durability)?)?;
     let line = |name: &str, figures: &mut Figures| {
         let (rate, p50, p99) = (figures.rate(), figures.claim_ms(0.5), figures.claim_ms(0.99));
-        println!("  {name:12} {rate:9.0} jobs/s   claims p50 {p50:7.2} ms  p99 {p99:7.2} ms");
+        let cpu = figures.server_cpu_us();
+        println!("  {name:12} {rate:9.0} jobs/s   claims p50 {p50:7.2} ms  p99 {p99:7.2} ms   CPU {cpu:6.1} us/job");
     };
     line("forebay", &mut ours);
     let mut bare = {
