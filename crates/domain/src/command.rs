@@ -51,6 +51,10 @@ pub enum Command {
     Start { job: JobId, run: i64, node: NodeId },
     /// Accepts outcomes, each alone, then claims if asked to. → `Reported`
     Report(Report),
+    /// Attempts that go on: each has its whole time once more, alone. → `Reported`
+    Renew { workflow: WorkflowId, attempts: Vec<Held> },
+    /// Attempts that were not begun: each job is ready as if nobody had taken it, alone. → `Reported`
+    PutBack { workflow: WorkflowId, attempts: Vec<Held> },
     /// A new attempt. → `Job`
     Retry { job: JobId, run: i64, attempts_max: i64, delay_ms: i64 },
     /// A state set by hand. → `Job`
@@ -162,6 +166,14 @@ pub struct Completion {
     pub outcome: Outcome,
     /// Of a job with a policy that failed: it is tried again if that has an attempt left.
     pub again: Option<Again>,
+}
+
+/// An attempt, and the claim that holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    pub job: JobId,
+    pub attempt: i64,
+    pub grant: Grant,
 }
 
 /// How a failed attempt is to be followed by another one: what is absent is as the job's policy has it.

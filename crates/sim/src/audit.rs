@@ -35,6 +35,8 @@ pub struct Auditor {
     ended: BTreeSet<(JobId, i64, i64)>,
     /// (job, attempt) that somebody holds, or held.
     handed: BTreeSet<(JobId, i64)>,
+    /// Those that somebody put back, or tried to: they may be handed out once more.
+    put_back: BTreeSet<(JobId, i64)>,
     /// Jobs that were acknowledged, what they wait for, and their workflow.
     jobs: BTreeMap<JobId, (WorkflowId, Vec<JobId>)>,
     writers: BTreeMap<(WorkflowId, i64), Vec<JobId>>,
@@ -81,6 +83,10 @@ impl Auditor {
                     self.reported.insert(completion.outcome.completion_time.clone(), completion.clone());
                 }
             }
+            // Whoever hears of it next does so before, perhaps, who put it back is answered.
+            Command::PutBack { attempts, .. } => {
+                self.put_back.extend(attempts.iter().map(|held| (held.job, held.attempt)));
+            }
             Command::Retry { job, .. } => match self.jobs.get(job) {
                 Some((workflow, _)) => drop(self.again.insert(*workflow)),
                 None => self.by_hand_anywhere = true,
@@ -116,6 +122,7 @@ impl Auditor {
             | Command::UpdateJob { .. }
             | Command::Claim(_)
             | Command::Heartbeat { .. }
+            | Command::Renew { .. }
             | Command::Start { .. }
             | Command::CreateRequirements { .. }
             | Command::UpdateRequirement { .. }
@@ -290,7 +297,8 @@ impl Auditor {
                     return Err(format!("{row:?} was handed out, but there is {stored:?}"));
                 }
             }
-            if !self.handed.insert((row.id, row.attempt)) {
+            let attempt = (row.id, row.attempt);
+            if !self.handed.insert(attempt) && !self.put_back.contains(&attempt) {
                 return Err(format!("attempt {} of job {} was handed out twice", row.attempt, row.id));
             }
             if self.again.contains(&row.workflow) {

@@ -7,7 +7,8 @@ use forebay_domain::batch::ENDLESS_RUN;
 use forebay_domain::catalog::{Kind, Row, Statement, Table, Value};
 use forebay_domain::claim::{Capacity, Needs};
 use forebay_domain::command::{
-    Again, Answer, Claim, ClaimOrder, Claimed, Command, Completion, JobChange, NewWorkflow, Rejection, Report, Scope,
+    Again, Answer, Claim, ClaimOrder, Claimed, Command, Completion, Held, JobChange, NewWorkflow, Rejection, Report,
+    Scope,
 };
 use forebay_domain::ids::{Grant, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Outcome, RelationKind};
@@ -99,7 +100,8 @@ impl Clients {
             34..=47 => self.start(place, random),
             48..=72 => self.report(place, now, plan, random),
             73..=77 => self.repeat_report(place, now, plan, random),
-            78..=83 => self.update_job(place, plan, random),
+            78..=79 => self.keep_or_put_back(place, random),
+            80..=83 => self.update_job(place, plan, random),
             84..=86 if plan.retries => self.retry(place, plan, random),
             87..=92 if plan.by_hand => self.by_hand(place, random),
             93 => Command::Initialize { workflow: known.id, only_drafts: !plan.by_hand || random.chance(1, 2) },
@@ -288,6 +290,29 @@ impl Clients {
                 delay_ms: random.chance(1, 4).then(|| random.between(0, 50)),
             }),
         }
+    }
+
+    /// Runners say of what they hold, or held, that it goes on, or that they did not begin it.
+    fn keep_or_put_back(&mut self, place: usize, random: &mut Random) -> Command {
+        let put_back = random.chance(1, 3);
+        let mut workflow = self.workflows[place].id;
+        let mut attempts = Vec::new();
+        for _ in 0..random.between(1, 3) {
+            let holding = if random.chance(1, 8) || self.held.is_empty() {
+                random.pick(&self.let_go.make_contiguous()[..]).copied()
+            } else {
+                let at = random.below(self.held.len());
+                Some(if put_back { self.held.swap_remove(at) } else { self.held[at] })
+            };
+            let Some(Holding { row, .. }) = holding else { continue };
+            if attempts.is_empty() || random.chance(1, 60) {
+                workflow = row.workflow;
+            }
+            let attempt = row.attempt + i64::from(random.chance(1, 60));
+            let grant = Grant(row.grant.0 - i64::from(random.chance(1, 60)));
+            attempts.push(Held { job: row.id, attempt, grant });
+        }
+        if put_back { Command::PutBack { workflow, attempts } } else { Command::Renew { workflow, attempts } }
     }
 
     /// A runner comes, lives on, or leaves.

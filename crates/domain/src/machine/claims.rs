@@ -234,7 +234,7 @@ impl Machine {
         Ok(None)
     }
 
-    fn put_back(&mut self, job: JobId) {
+    pub(super) fn put_back(&mut self, job: JobId) {
         let back = self.transition(job, Event::GiveBack, |row| {
             row.node = None;
             row.started_at = None;

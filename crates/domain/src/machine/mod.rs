@@ -4,6 +4,7 @@
 
 mod claims;
 mod heads;
+mod held;
 mod jobs;
 mod leases;
 mod marches;
@@ -107,7 +108,14 @@ impl Work {
     /// nobody has told of it before. Not so of what runners report, or what comes due.
     fn rearms(&self) -> bool {
         match self {
-            Work::Command(_, Command::Start { .. } | Command::Claim(_) | Command::Report(_)) => false,
+            Work::Command(
+                _,
+                Command::Start { .. }
+                | Command::Claim(_)
+                | Command::Report(_)
+                | Command::Renew { .. }
+                | Command::PutBack { .. },
+            ) => false,
             Work::Command(..) | Work::Resume(_) => true,
             Work::Due(_) | Work::Orphan { .. } | Work::GiveBack(_) => false,
         }
@@ -528,6 +536,8 @@ impl Machine {
             Command::Claim(claim) => self.claim(now, ticket, claim),
             Command::Start { job, run, node } => self.start(now, *job, *run, *node),
             Command::Report(report) => self.report(now, ticket, report),
+            Command::Renew { workflow, attempts } => self.renew(now, *workflow, attempts),
+            Command::PutBack { workflow, attempts } => self.put_back_all(*workflow, attempts),
             Command::Retry { job, run, attempts_max, delay_ms } => {
                 self.retry(now, *job, *run, *attempts_max, *delay_ms)
             }

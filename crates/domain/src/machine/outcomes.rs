@@ -71,7 +71,11 @@ impl Machine {
 
     /// Stops unless all of these jobs are in memory, or known not to be there. If one is not, all are
     /// read at once: one by one, the first may be forgotten before the last is there.
-    fn needs_jobs(&self, workflow: WorkflowId, jobs: impl Iterator<Item = JobId> + Clone) -> Result<(), Stop> {
+    pub(super) fn needs_jobs(
+        &self,
+        workflow: WorkflowId,
+        jobs: impl Iterator<Item = JobId> + Clone,
+    ) -> Result<(), Stop> {
         let is_known = |job: JobId| self.slots.contains_key(&job) || self.absent.contains(&job);
         if jobs.clone().all(is_known) { Ok(()) } else { Err(Stop::Jobs(workflow, jobs.collect())) }
     }

@@ -10,7 +10,11 @@ impl Machine {
     pub(super) fn stamp(&self, command: &Command, answer: &Answer) -> Lsn {
         match command {
             Command::Flush(scope) => self.last_change(*scope),
-            Command::Start { .. } | Command::Claim(_) | Command::Report(_) => self.stamp_of_work(answer),
+            Command::Start { .. }
+            | Command::Claim(_)
+            | Command::Report(_)
+            | Command::Renew { .. }
+            | Command::PutBack { .. } => self.stamp_of_work(answer),
             Command::CreateWorkflow(_)
             | Command::DeleteWorkflow(_)
             | Command::CancelWorkflow(_)

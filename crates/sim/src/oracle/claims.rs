@@ -255,7 +255,7 @@ impl Oracle {
         if back { self.go_back(job) } else { Ok(()) }
     }
 
-    fn go_back(&mut self, job: JobId) -> Result<(), Wrong> {
+    pub(super) fn go_back(&mut self, job: JobId) -> Result<(), Wrong> {
         let back = self.change(job, Event::GiveBack, |row| {
             row.node = None;
             row.started_at = None;

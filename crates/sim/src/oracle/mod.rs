@@ -5,6 +5,7 @@
 mod bulk;
 mod check;
 mod claims;
+mod held;
 mod jobs;
 mod leases;
 
@@ -320,6 +321,10 @@ impl Oracle {
                 let row = self.counted(report.workflow);
                 Answer::Reported { outcomes, claimed: None, is_complete: row.is_complete(), is_canceled: row.canceled }
             }
+            Command::Renew { workflow, attempts } => {
+                self.each_held(*workflow, attempts, |oracle, row| oracle.renew(now, row))?
+            }
+            Command::PutBack { workflow, attempts } => self.each_held(*workflow, attempts, Oracle::put_back)?,
             Command::Retry { job, run, attempts_max, delay_ms } => {
                 Answer::Job(self.retry(now, *job, *run, *attempts_max, *delay_ms)?)
             }
@@ -396,6 +401,8 @@ impl Oracle {
             | Command::Claim(_)
             | Command::Start { .. }
             | Command::Report(_)
+            | Command::Renew { .. }
+            | Command::PutBack { .. }
             | Command::Retry { .. }
             | Command::SetState { .. }
             | Command::Apply(_)
