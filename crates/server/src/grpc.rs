@@ -46,11 +46,13 @@ impl Grpc {
         let address = listener.local_addr().map_err(bad)?;
         let permits = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
         let (taken, wires) = mpsc::channel(TAKEN_MAX);
-        let services = tasks.services();
+        let (services, door) = (tasks.services(), tasks.clone());
         tokio::spawn(take(listener, tls, tasks, permits, taken, stopping.clone()));
         let stopped = async move {
             let mut stopping = stopping;
             told_to_stop(&mut stopping).await;
+            // Streams do not end by themselves.
+            door.stop();
         };
         let mut server = tonic::transport::Server::builder().http2_keepalive_interval(Some(KEEP_ALIVE));
         let server = server.add_routes(services);

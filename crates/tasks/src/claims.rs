@@ -108,22 +108,26 @@ impl Door {
 
     /// As it goes out on a connection, which has it from now on.
     pub(crate) fn hand_out(&self, connection: &Connection, (row, payload): Taken) -> Option<Activation> {
-        let stored = Activation::from_bytes(&*payload);
-        let rendered = stored.id().and_then(|name| {
-            let id = ident::of_attempt(&row, name);
-            let rendered = if id == name { None } else { Some(stored.attempt(&id, row.tries.failures.into())?) };
-            Ok((id, rendered))
-        });
-        match rendered {
-            Ok((id, rendered)) => {
-                self.grants().granted(connection.number(), &id, Attempt::of(&row));
-                Some(rendered.unwrap_or(stored))
-            }
-            Err(error) => {
-                // It was looked at when it came. Its deadline sees to it.
-                tracing::error!(job = row.id.0, %error, "a stored task cannot be read");
-                None
-            }
+        let (id, activation) = rendered(&row, &payload)?;
+        self.grants().granted(connection.number(), &id, Attempt::of(&row));
+        Some(activation)
+    }
+}
+
+/// A task as it goes out, and how the attempt is called.
+pub(crate) fn rendered(row: &JobRow, payload: &Payload) -> Option<(String, Activation)> {
+    let stored = Activation::from_bytes(&**payload);
+    let rendered = stored.id().and_then(|name| {
+        let id = ident::of_attempt(row, name);
+        let rendered = if id == name { None } else { Some(stored.attempt(&id, row.tries.failures.into())?) };
+        Ok((id, rendered))
+    });
+    match rendered {
+        Ok((id, rendered)) => Some((id, rendered.unwrap_or(stored))),
+        Err(error) => {
+            // It was looked at when it came. Its deadline sees to it.
+            tracing::error!(job = row.id.0, %error, "a stored task cannot be read");
+            None
         }
     }
 }

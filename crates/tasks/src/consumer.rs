@@ -13,7 +13,7 @@ use crate::fault::{Fault, OVERLOADED};
 use crate::proto::taskbroker::consumer_service_server::ConsumerService;
 use crate::proto::taskbroker::{
     FetchNextTask, GetTaskRequest, GetTaskResponse, SetBatchActivationStatusRequest, SetBatchActivationStatusResponse,
-    SetTaskStatusRequest, SetTaskStatusResponse, TaskActivationStatus,
+    SetTaskStatusRequest, SetTaskStatusResponse,
 };
 use crate::reports::{End, Update, failures_max};
 
@@ -67,26 +67,15 @@ impl ConsumerService for Door {
 }
 
 fn update(request: SetTaskStatusRequest) -> Result<Update, Status> {
-    use TaskActivationStatus::{Complete, Failure, Pending, Processing, Retry, Unspecified};
-    let status = TaskActivationStatus::try_from(request.status)
-        .map_err(|unknown| Status::invalid_argument(format!("Unable to deserialize status: {unknown}")))?;
-    let end = match status {
-        Complete => End::Complete,
-        Failure => End::Failure,
-        Retry => {
-            let delay_s = request.delay_on_retry.map(|delay| i64::try_from(delay).unwrap_or(i64::MAX));
-            End::Retry(Again {
-                failures_max: request.max_attempts.and_then(failures_max),
-                delay_ms: delay_s.map(|delay| delay.saturating_mul(1_000)),
-            })
+    let SetTaskStatusRequest { id, status, max_attempts, delay_on_retry, .. } = request;
+    let end = End::read(status, || {
+        let delay_s = delay_on_retry.map(|delay| i64::try_from(delay).unwrap_or(i64::MAX));
+        Again {
+            failures_max: max_attempts.and_then(failures_max),
+            delay_ms: delay_s.map(|delay| delay.saturating_mul(1_000)),
         }
-        Unspecified | Pending | Processing => {
-            return Err(Status::invalid_argument(format!(
-                "Invalid status, expects 3 (Failure), 4 (Retry), or 5 (Complete), but got: {status:?}"
-            )));
-        }
-    };
-    Ok(Update { id: request.id, end })
+    });
+    Ok(Update { id, end: end? })
 }
 
 /// How long a report may wait for the store; then it is to be said again.

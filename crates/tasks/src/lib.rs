@@ -20,6 +20,7 @@ mod manage;
 mod ours;
 mod reports;
 mod signatures;
+mod stream;
 
 pub use crate::signatures::Secrets;
 
@@ -32,6 +33,7 @@ use forebay_domain::ids::Timestamp;
 use forebay_engine::{EngineHandle, Error};
 use http_body_util::Full;
 use hyper::{Request, Response};
+use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
@@ -93,6 +95,7 @@ struct Shared {
     applications: Applications,
     grants: Grants,
     names: Names,
+    stopping: watch::Sender<bool>,
 }
 
 impl Door {
@@ -103,7 +106,8 @@ impl Door {
     pub async fn open(engine: EngineHandle, options: Options) -> Result<Door, Error> {
         let applications = Applications::load(&engine, options.applications_max).await?;
         let (grants, names) = (Grants::new(options.grants_max), Names::default());
-        Ok(Door { shared: Arc::new(Shared { engine, options, applications, grants, names }) })
+        let stopping = watch::Sender::new(false);
+        Ok(Door { shared: Arc::new(Shared { engine, options, applications, grants, names, stopping }) })
     }
 
     /// The gRPC services. Their requests carry the [`Connection`] that they came on.
@@ -141,6 +145,17 @@ impl Door {
     #[must_use]
     pub fn connection(&self) -> Connection {
         Connection::new(&self.shared)
+    }
+
+    /// Ends the streams of workers, each once all that was said on it is answered.
+    pub fn stop(&self) {
+        self.shared.stopping.send_replace(true);
+    }
+
+    /// Returns when the door stops.
+    fn stopping(&self) -> impl Future<Output = ()> + use<> {
+        let mut stopping = self.shared.stopping.subscribe();
+        async move { drop(stopping.wait_for(|stopping| *stopping).await) }
     }
 
     /// The path is one that this door answers over HTTP.

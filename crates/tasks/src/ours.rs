@@ -1,11 +1,12 @@
 //! What is ours over gRPC.
 
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::Door;
 use crate::enqueue::NewTask;
 use crate::proto::ours;
 use crate::proto::ours::tasks_server::Tasks;
+use crate::stream::ToWorkers;
 
 #[async_trait]
 impl Tasks for Door {
@@ -19,5 +20,11 @@ impl Tasks for Door {
         let enqueued = self.enqueue_all(tasks.collect()).await?;
         let tasks = enqueued.into_iter().map(|task| ours::Enqueued { id: task.id, was_there: task.was_there });
         Ok(Response::new(ours::EnqueueResponse { tasks: tasks.collect() }))
+    }
+
+    type WorkStream = ToWorkers;
+
+    async fn work(&self, request: Request<Streaming<ours::FromWorker>>) -> Result<Response<ToWorkers>, Status> {
+        Ok(Response::new(Door::work(self, request.into_inner()).await?))
     }
 }

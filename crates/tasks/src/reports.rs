@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::fault::Fault;
 use crate::grants::Attempt;
 use crate::ident::Ident;
+use crate::proto::taskbroker::TaskActivationStatus;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,23 @@ pub(crate) enum End {
     Complete,
     Failure,
     Retry(Again),
+}
+
+impl End {
+    /// What a status on the wire says; `again` of a retry.
+    pub(crate) fn read(status: i32, again: impl FnOnce() -> Again) -> Result<End, Fault> {
+        use TaskActivationStatus::{Complete, Failure, Pending, Processing, Retry, Unspecified};
+        let status = TaskActivationStatus::try_from(status)
+            .map_err(|unknown| Fault::Invalid(format!("Unable to deserialize status: {unknown}")))?;
+        match status {
+            Complete => Ok(End::Complete),
+            Failure => Ok(End::Failure),
+            Retry => Ok(End::Retry(again())),
+            Unspecified | Pending | Processing => Err(Fault::Invalid(format!(
+                "Invalid status, expects 3 (Failure), 4 (Retry), or 5 (Complete), but got: {status:?}"
+            ))),
+        }
+    }
 }
 
 /// A report of an attempt, by its id on the wire.
@@ -129,7 +147,7 @@ impl Door {
     }
 }
 
-fn completion(attempt: &Attempt, end: End) -> Completion {
+pub(crate) fn completion(attempt: &Attempt, end: End) -> Completion {
     let (state, again) = match end {
         End::Complete => (JobState::Completed, None),
         End::Failure => (JobState::Failed, None),

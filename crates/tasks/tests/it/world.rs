@@ -1,31 +1,55 @@
 //! A door with a database of its own, workers and operators.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_engine::{Clock, Engine, EngineHandle};
+use forebay_domain::command::{Command, Scope};
+use forebay_domain::ids::Timestamp;
+use forebay_engine::{Clock, Engine, EngineHandle, SystemClock};
 use forebay_store_sqlite::{Durability, SqliteReader, SqliteStore};
 use forebay_tasks::activation::Activation;
 use forebay_tasks::connection::Connection;
 use forebay_tasks::proto::ours::tasks_client::TasksClient;
-use forebay_tasks::proto::ours::{EnqueueRequest, Enqueued, NewTask};
+use forebay_tasks::proto::ours::{
+    Answer, Attempt, EnqueueRequest, Enqueued, FromWorker, Hello, NewTask, Report, Source, ToWorker,
+};
 use forebay_tasks::proto::taskbroker::consumer_service_client::ConsumerServiceClient;
 use forebay_tasks::proto::taskbroker::{
     FetchNextTask, GetTaskRequest, SetBatchActivationStatusRequest, SetTaskStatusRequest, TaskActivationStatus,
 };
 use forebay_tasks::{Door, Options};
+use futures_util::stream;
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use tonic::{Code, Status};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Response, Status, Streaming};
 
 pub struct World {
     pub door: Door,
     pub engine: EngineHandle,
+    clock: Arc<Moved>,
     folder: TempDir,
+}
+
+/// The system's clock, moved on.
+struct Moved {
+    clock: SystemClock,
+    by_ms: AtomicI64,
+}
+
+impl Clock for Moved {
+    fn now(&self) -> Timestamp {
+        self.clock.now().after(self.by_ms.load(Ordering::SeqCst))
+    }
 }
 
 impl World {
@@ -45,15 +69,15 @@ impl World {
         let store = SqliteStore::open(&path, stored).expect("a database");
         let readers = move || SqliteReader::open(&path).map_err(|error| panic!("a reader: {error}"));
         let engine = forebay_engine::Options::process(|| Ok(()));
-        let clock: Arc<dyn Clock> = Arc::new(forebay_engine::SystemClock::new());
-        let engine = Engine::start(store, readers, clock, engine).expect("an engine");
+        let clock = Arc::new(Moved { clock: SystemClock::new(), by_ms: AtomicI64::new(0) });
+        let engine = Engine::start(store, readers, Arc::<Moved>::clone(&clock), engine).expect("an engine");
         let door = Door::open(engine.clone(), options).await.expect("a door");
-        World { door, engine, folder }
+        World { door, engine, clock, folder }
     }
 
     /// The same database, served anew.
     pub async fn restart(self) -> World {
-        let World { door, engine, folder } = self;
+        let World { door, engine, folder, .. } = self;
         engine.stop(Duration::from_secs(10)).await;
         drop((door, engine));
         World::on(folder, Options { hold: Duration::ZERO, ..Options::default() }).await
@@ -62,6 +86,23 @@ impl World {
     pub fn worker(&self) -> Worker {
         let client = ConsumerServiceClient::new(self.door.services());
         Worker { client, connection: self.door.connection() }
+    }
+
+    /// Time passes, and the engine sees it.
+    pub async fn pass(&self, ms: i64) {
+        self.clock.by_ms.fetch_add(ms, Ordering::SeqCst);
+        // What has come due is seen to in this turn; what must be read for that, before the next answer
+        // of the same engine would come: so it is looked at again.
+        for _ in 0..2 {
+            self.engine.call(Command::Flush(Scope::Everything)).await.expect("it is flushed");
+        }
+    }
+
+    /// A worker's stream, over a connection of its own.
+    pub async fn stream(&self, sources: Vec<Source>, credit: u32) -> Stream {
+        let mut stream = Stream::connect(self).await;
+        stream.say(FromWorker { hello: Some(Hello { sources }), credit, ..Default::default() }).await;
+        stream
     }
 
     pub async fn enqueue(&self, tasks: Vec<NewTask>) -> Result<Vec<Enqueued>, Status> {
@@ -106,6 +147,112 @@ impl World {
         let app = apps.iter().find(|one| one["name"] == "app").expect("it is there");
         ["pending", "processing", "delayed", "dead_letters"].map(|word| app[word].as_i64().expect("a number"))
     }
+}
+
+/// A worker that has a stream.
+pub struct Stream {
+    /// Gone once it has said all.
+    to: Option<mpsc::Sender<FromWorker>>,
+    from: Opening,
+    number: u64,
+}
+
+/// It is answered only once the worker has said something.
+enum Opening {
+    Asked(JoinHandle<Result<Response<Streaming<ToWorker>>, Status>>),
+    Open(Box<Streaming<ToWorker>>),
+}
+
+impl Stream {
+    async fn connect(world: &World) -> Stream {
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("an address")).expect("it listens");
+        let address = incoming.local_addr().expect("it has an address");
+        let server = Server::builder().add_routes(world.door.services());
+        tokio::spawn(server.serve_with_incoming(incoming));
+        let mut client = TasksClient::connect(format!("http://{address}")).await.expect("a connection");
+        let (to, said) = mpsc::channel(16);
+        let said = stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
+        let asked = tokio::spawn(async move { client.work(said).await });
+        Stream { to: Some(to), from: Opening::Asked(asked), number: 0 }
+    }
+
+    /// Says this, and answers with what the stream ends.
+    pub async fn refused(world: &World, messages: Vec<FromWorker>) -> Status {
+        let mut stream = Stream::connect(world).await;
+        for message in messages {
+            stream.say(message).await;
+        }
+        stream.hear().await.expect_err("it is refused")
+    }
+
+    pub async fn say(&mut self, message: FromWorker) {
+        self.to.as_ref().expect("it has more to say").send(message).await.expect("it is sent");
+    }
+
+    pub fn has_said_all(&mut self) {
+        self.to = None;
+    }
+
+    /// What comes next; none at the end.
+    pub async fn hear(&mut self) -> Result<Option<ToWorker>, Status> {
+        if let Opening::Asked(asked) = &mut self.from {
+            self.from = Opening::Open(Box::new(asked.await.expect("it does not panic")?.into_inner()));
+        }
+        let Opening::Open(from) = &mut self.from else { unreachable!("it was just opened") };
+        from.message().await
+    }
+
+    /// The next attempts, of which there must be so many.
+    pub async fn take(&mut self, many: usize) -> Attempts {
+        let mut attempts = Vec::new();
+        while attempts.len() < many {
+            let message = self.hear().await.expect("it is served").expect("it goes on");
+            assert!(message.answers.is_empty(), "nothing was asked: {message:?}");
+            attempts.extend(message.attempts);
+        }
+        assert_eq!(attempts.len(), many, "more than was there, or was asked for");
+        Attempts(attempts)
+    }
+
+    /// Says this; the answer, before which no attempt comes.
+    pub async fn ask(&mut self, message: FromWorker) -> Answer {
+        self.number += 1;
+        self.say(FromWorker { number: self.number, ..message }).await;
+        let message = self.hear().await.expect("it is served").expect("it goes on");
+        assert!(message.attempts.is_empty(), "there is no credit, or no task: {message:?}");
+        let [answer] = &message.answers[..] else { panic!("{message:?}") };
+        assert_eq!(answer.number, self.number);
+        answer.clone()
+    }
+
+    /// Reports; which of that was passed over.
+    pub async fn settle(&mut self, reports: Vec<Report>) -> Vec<u32> {
+        self.ask(FromWorker { reports, ..Default::default() }).await.stale_reports
+    }
+}
+
+pub struct Attempts(Vec<Attempt>);
+
+impl Attempts {
+    pub fn ids(&self) -> Vec<String> {
+        let id = |attempt: &Attempt| {
+            let activation = attempt.activation.as_ref().expect("an attempt has a task");
+            activation.known().expect("an activation").id
+        };
+        self.0.iter().map(id).collect()
+    }
+}
+
+impl Deref for Attempts {
+    type Target = [Attempt];
+
+    fn deref(&self) -> &[Attempt] {
+        &self.0
+    }
+}
+
+pub fn report(attempt: &Attempt, status: TaskActivationStatus) -> Report {
+    Report { lease: attempt.lease.clone(), status: status.into(), ..Default::default() }
 }
 
 /// A worker on a connection of its own.
