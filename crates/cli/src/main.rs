@@ -57,10 +57,13 @@ fn begin(cli: &Cli) -> anyhow::Result<Exit> {
     let filter = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log-level {filter:?}: {error}"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = task.threads() {
-        runtime.worker_threads(threads);
-    }
+    runtime.worker_threads(task.threads().unwrap_or_else(threads));
     runtime.enable_all().build()?.block_on(task.carry_out())
+}
+
+/// Threads that answer requests: the engine and its writer want a processor, too.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().saturating_sub(1).max(1))
 }
 
 /// What is asked for, its configuration read.

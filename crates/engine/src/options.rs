@@ -79,7 +79,7 @@ impl Options {
         }
     }
 
-    /// A commit when all callers are back, or a millisecond after the last one; synced each 100 ms.
+    /// A commit when all callers are back, or 300 us after the last one; synced each 100 ms.
     #[must_use]
     pub fn process(sync: impl FnMut() -> Result<(), StoreError> + Send + 'static) -> Options {
         Options {

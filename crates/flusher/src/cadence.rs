@@ -28,10 +28,11 @@ impl CadenceOptions {
         CadenceOptions::every(Duration::ZERO)
     }
 
-    /// A commit is quick, so the next one gathers for a millisecond, or until all callers are back.
+    /// A commit is quick, so the next one gathers until all callers are back, or for so long that with many
+    /// of them there are few commits, and not so long that a processor has nothing to do meanwhile.
     #[must_use]
     pub fn process() -> Self {
-        CadenceOptions { gather_max: Duration::from_millis(1), ..CadenceOptions::power() }
+        CadenceOptions { gather_max: Duration::from_micros(300), ..CadenceOptions::power() }
     }
 
     /// A commit each 100 ms; within 5 ms when somebody waits for it.
@@ -180,8 +181,8 @@ impl Cadence {
         let released = self.in_flight.take().map_or(0, |batch| batch.callers);
         self.crowd = (self.crowd - self.crowd.div_ceil(Self::FADE)).max(released * Self::FADE);
         let missing = self.crowd / Self::FADE;
-        let until = (now + took / Self::GATHER_SHARE)
-            .max(self.last_start.map_or(now, |start| start + self.options.gather_max));
+        let until =
+            (now + took / Self::GATHER_SHARE).max(self.last_start.map_or(now, |start| start + self.options.gather_max));
         self.gathering = (missing > 1).then_some(Gathering { missing, until });
     }
 
@@ -257,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn in_process_mode_a_commit_starts_when_all_callers_are_back_or_after_a_millisecond() {
+    fn in_process_mode_a_commit_starts_when_all_callers_are_back_or_after_300_microseconds() {
         let mut cadence = after_a_commit(CadenceOptions::process(), 3, us(30));
         cadence.gathered(2, 2);
-        assert_eq!(cadence.decide(us(31)), Flush::At(us(1000)));
-        assert_eq!(cadence.decide(us(1000)), Flush::Now);
+        assert_eq!(cadence.decide(us(31)), Flush::At(us(300)));
+        assert_eq!(cadence.decide(us(300)), Flush::Now);
         cadence.gathered(1, 1);
         assert_eq!(cadence.decide(us(32)), Flush::Now);
     }

@@ -12,6 +12,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 
 use crate::User;
@@ -113,12 +114,22 @@ impl<'a> Call<'a> {
                 "Expected request with `Content-Type: application/json`",
             ));
         }
-        serde_json::from_slice(&self.body).map_err(|_| explain::<T>(&self.body))
+        aside(self.body.len() > BODY_LONG, || serde_json::from_slice(&self.body).map_err(|_| explain::<T>(&self.body)))
     }
 
     pub fn params(&self) -> Params<'a> {
         Params(form_urlencoded::parse(self.query.unwrap_or_default().as_bytes()).collect())
     }
+}
+
+/// A longer body takes so long to read, in bytes, that other requests are not to wait for it.
+const BODY_LONG: usize = 64 << 10;
+
+/// Does work that takes long where no other request waits for this one's thread.
+pub(crate) fn aside<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    let may_leave =
+        || Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if is_long && may_leave() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// The error again, this time with the path to the field that it is about.

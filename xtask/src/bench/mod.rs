@@ -74,7 +74,7 @@ pub enum Bench {
     },
     /// The workflows door beside torc-server and a bare echo of the same requests, in one run.
     Workflows {
-        /// Whom to measure beside: `torc` is torc-server 1.0.0, built once.
+        /// Whom to measure beside: `torc` is torc-server 1.0.0, built once; `none` leaves the echo.
         #[arg(long, default_value = "torc")]
         peer: String,
         /// Seconds of each side of each point.

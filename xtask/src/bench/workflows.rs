@@ -45,20 +45,20 @@ pub fn run(
     runners: Option<usize>,
     binary: Option<PathBuf>,
 ) -> anyhow::Result<()> {
-    ensure!(peer == "torc", "there is no peer {peer}: torc");
+    ensure!(["torc", "none"].contains(&peer), "there is no peer {peer}: torc, none");
     let forebay = match binary {
         Some(binary) => binary,
         None => build(Profile::Release)?,
     };
-    let torc = compat::torc_server()?;
+    let torc = if peer == "torc" { Some(compat::torc_server()?) } else { None };
     let is_asked = |point: &&Point| point.ready <= ready_max && runners.is_none_or(|runners| point.runners == runners);
     for point in POINTS.iter().filter(is_asked) {
-        measure(point, &forebay, &torc, seconds)?;
+        measure(point, &forebay, torc.as_deref(), seconds)?;
     }
     Ok(())
 }
 
-fn measure(point: &Point, forebay: &Path, torc: &Path, seconds: u64) -> anyhow::Result<()> {
+fn measure(point: &Point, forebay: &Path, torc: Option<&Path>, seconds: u64) -> anyhow::Result<()> {
     let Point { ready, runners, way, durability, with_peer } = point;
     let what = match way {
         Way::One { job_ms: 0 } => "claiming one".to_owned(),
@@ -91,7 +91,7 @@ fn measure(point: &Point, forebay: &Path, torc: &Path, seconds: u64) -> anyhow::
     };
     line("bare echo", &mut bare);
     println!("  of the echo: {:.2}", ours.rate() / bare.rate());
-    if *with_peer {
+    if let (true, Some(torc)) = (*with_peer, torc) {
         let db = scratch.path().join("torc.db");
         std::fs::File::create(&db).context("torc-server wants a file that is there")?;
         let mut peer = side(Server::torc(torc, &db)?)?;

@@ -24,6 +24,9 @@ use crate::{Door, Unseen, rows};
 /// Jobs that are looked at in one go where the store cannot tell which are wanted.
 const STEP: u64 = 10_000;
 
+/// More jobs take so long to make or to write that other requests are not to wait for it.
+const JOBS_MANY: usize = 200;
+
 pub(super) async fn create(door: &Door, call: &Call<'_>) -> Reply {
     let model: JobModel = call.json()?;
     let workflow = model.workflow_id;
@@ -54,15 +57,18 @@ pub(super) async fn create_many(door: &Door, call: &Call<'_>) -> Reply {
         return Err(Fault::unprocessable(format!("Duplicate job name '{}' in bulk create request", twice.name)));
     }
     let (first, jobs) = create_jobs(door, workflow, models).await?;
-    let mut out = Vec::with_capacity(jobs.iter().map(|job| job.payload.len() + 160).sum());
-    out.extend_from_slice(b"{\"jobs\":[");
-    for (id, job) in (first..).zip(&jobs) {
-        if id > first {
-            out.push(b',');
+    let out = http::aside(jobs.len() > JOBS_MANY, || {
+        let mut out = Vec::with_capacity(jobs.iter().map(|job| job.payload.len() + 160).sum());
+        out.extend_from_slice(b"{\"jobs\":[");
+        for (id, job) in (first..).zip(&jobs) {
+            if id > first {
+                out.push(b',');
+            }
+            write_created(&mut out, JobId(id), job);
         }
-        write_created(&mut out, JobId(id), job);
-    }
-    out.extend_from_slice(b"]}");
+        out.extend_from_slice(b"]}");
+        out
+    });
     Ok(http::ok(out))
 }
 
@@ -88,19 +94,21 @@ async fn create_jobs(door: &Door, workflow: i64, models: Vec<JobModel>) -> Resul
         inherited(reader, workflow)
     };
     let (env, default_requirement) = door.look(look).await?;
-    let mut jobs = Vec::with_capacity(models.len());
-    for mut model in models {
-        check(&model)?;
-        model.resource_requirements_id.get_or_insert(default_requirement.0);
-        model.cancel_on_blocking_job_failure.get_or_insert(true);
-        model.supports_termination.get_or_insert(false);
-        if !env.is_empty() {
-            let mut merged = env.clone();
-            merged.append(&mut model.env.take().unwrap_or_default());
-            model.env = Some(merged);
-        }
-        jobs.push(new_job(model));
-    }
+    let jobs: Vec<NewJob> = http::aside(models.len() > JOBS_MANY, || {
+        let made = models.into_iter().map(|mut model| {
+            check(&model)?;
+            model.resource_requirements_id.get_or_insert(default_requirement.0);
+            model.cancel_on_blocking_job_failure.get_or_insert(true);
+            model.supports_termination.get_or_insert(false);
+            if !env.is_empty() {
+                let mut merged = env.clone();
+                merged.append(&mut model.env.take().unwrap_or_default());
+                model.env = Some(merged);
+            }
+            Ok(new_job(model))
+        });
+        made.collect::<Result<_, Fault>>()
+    })?;
     let command = Command::CreateJobs { workflow: WorkflowId(workflow), jobs: jobs.clone() };
     match door.engine().call(command).await? {
         Answer::Created(first) => Ok((first, jobs)),
