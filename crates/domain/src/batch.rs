@@ -14,7 +14,7 @@ use crate::state::STATES;
 /// What the store is to make durable at once. The two kinds of entries of the design are apart:
 /// `statements` may be refused one by one, all else cannot be.
 ///
-/// The store applies, in this order: sequences, workflows, lanes, requirements, jobs (as listed),
+/// The store applies, in this order: sequences, workflows, lanes, `lane_states`, requirements, jobs (as listed),
 /// details, `edges_cut`, edges, relations, leases, appends, statements, `jobs_deleted`, `jobs_over`, `workflows_deleted`;
 /// and writes its `lsn`. A batch whose lsn is already stored is a no-op that answers as it did (with
 /// `Inserted`, `Row(None)` or `Count(0)` for its statements where the answer is gone).
@@ -27,6 +27,8 @@ pub struct Batch {
     pub workflows: Vec<WorkflowRow>,
     /// Lanes: inserted.
     pub lanes: Vec<LaneRow>,
+    /// Of lanes of endless workflows: inserted or replaced.
+    pub lane_states: Vec<LaneState>,
     /// What lanes of this requirement need from now on: inserted or replaced.
     pub requirements: Vec<(WorkflowId, RequirementId, Needs)>,
     /// Hot rows of jobs, each job once, as it is at the end of the batch.
@@ -183,6 +185,16 @@ pub struct LaneRow {
     pub scheduler: Option<SchedulerId>,
 }
 
+/// What changes of a lane of an endless workflow. One that is not stored has nothing held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneState {
+    pub lane: LaneId,
+    /// How many of its jobs are claimed or running.
+    pub held: i64,
+    /// Nothing of it is handed out for now.
+    pub paused: bool,
+}
+
 /// A compute node that says again and again that it lives, and for how long it is believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeaseRow {
@@ -215,6 +227,7 @@ impl Batch {
     pub fn len(&self) -> usize {
         self.workflows.len()
             + self.lanes.len()
+            + self.lane_states.len()
             + self.requirements.len()
             + self.jobs.len()
             + self.edges_cut.len()

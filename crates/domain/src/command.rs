@@ -9,6 +9,7 @@ use crate::claim::{Capacity, Needs};
 use crate::ids::{Grant, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use crate::job::{JobRow, NewJob, Outcome, Payload};
 use crate::lane::LabelSet;
+use crate::share::Share;
 use crate::state::JobState;
 
 #[derive(Clone, PartialEq, Debug)]
@@ -43,8 +44,12 @@ pub enum Command {
     /// Jobs of an endless workflow, ready at once or at their moment; `step_max` at most, without
     /// prerequisites. All or nothing. → `Created` (the first id; the others follow it in order)
     Enqueue { workflow: WorkflowId, jobs: Vec<NewJob> },
-    /// Of an endless workflow nothing is handed out until it is paused no more. → `Done`
-    Pause { workflow: WorkflowId, paused: bool },
+    /// Of an endless workflow, or of its lane with just these labels if there are any, nothing is handed
+    /// out until it is paused no more. → `Done`
+    Pause { workflow: WorkflowId, labels: LabelSet, paused: bool },
+    /// What the lanes of endless workflows have of what is handed out, instead of what was said before:
+    /// `lanes_max` of them at most. It is not stored. → `Done`
+    SetShares(Vec<LaneShare>),
     /// → `Claimed`
     Claim(Claim),
     /// → `Job`
@@ -141,9 +146,19 @@ pub enum ClaimOrder {
         scheduler: Option<SchedulerId>,
         strict: bool,
     },
-    /// In an endless workflow, and only there: by (priority, id). Without labels from all lanes, with
-    /// labels from the lanes that have just these.
+    /// In an endless workflow, and only there. With labels from the lane that has just these, by
+    /// (priority, id). Without from all lanes in turns, as their shares say; which of a lane's jobs is next
+    /// is as with labels.
     Lanes,
+}
+
+/// The share of the lane of an endless workflow that has just these labels. All others weigh 1, and have
+/// no bound.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LaneShare {
+    pub workflow: WorkflowId,
+    pub labels: LabelSet,
+    pub share: Share,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -216,6 +231,10 @@ pub enum Rejection {
     NoSuchWorkflow(WorkflowId),
     NoSuchJob(JobId),
     NoSuchRequirement(RequirementId),
+    /// Jobs of endless workflows are bound to none.
+    NoSuchScheduler(SchedulerId),
+    /// No job with just these labels has come yet.
+    NoSuchLane(LabelSet),
     /// The job named as a prerequisite is not of this workflow.
     NoSuchPrerequisite(JobId),
     OtherWorkflow {

@@ -8,6 +8,7 @@ use crate::batch::LaneRow;
 use crate::claim::Needs;
 use crate::ids::JobId;
 use crate::limits::Limits;
+use crate::share::Stake;
 use crate::window::{Horizon, Window};
 
 /// The place of a job within its lane: higher priority first, then lower id.
@@ -78,6 +79,8 @@ pub struct Lane {
     pub group: usize,
     /// How it stands in the orders of its workflow's lanes.
     pub stands: Option<Next>,
+    /// Only in endless workflows.
+    pub stake: Option<Stake>,
     /// How many jobs its window is to have after a page, as far as there are so many.
     pub target: usize,
     /// Jobs that were taken since its last page was asked for.
@@ -90,7 +93,17 @@ pub struct Lane {
 impl Lane {
     /// A lane whose store holds ready jobs, or none.
     pub fn new(row: LaneRow, needs: Needs, has_ready: bool) -> Lane {
-        Lane { row, needs, group: 0, stands: None, target: 0, taken: 0, counted: 0, window: Window::new(has_ready) }
+        Lane {
+            row,
+            needs,
+            group: 0,
+            stands: None,
+            stake: None,
+            target: 0,
+            taken: 0,
+            counted: 0,
+            window: Window::new(has_ready),
+        }
     }
 
     /// Its next job, or the bound beyond which that is to be read. `None`: no job is ready.
@@ -103,6 +116,11 @@ impl Lane {
             Horizon::At(key) => Some(Next { key, is_bound: true }),
             Horizon::Open => None,
         }
+    }
+
+    /// Whether a claim may find a job in it: in memory, or behind a page.
+    pub fn gives(&self) -> bool {
+        self.stake.as_ref().map_or(self.stands.is_some(), Stake::gives)
     }
 
     /// A page has come: fits the window to what was taken meanwhile, which is the rate of claims times the

@@ -18,5 +18,6 @@ pub mod machine;
 pub mod plan;
 pub mod policy;
 pub mod port;
+pub mod share;
 pub mod state;
 pub mod window;

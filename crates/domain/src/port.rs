@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::batch::{Batch, LaneRow, LeaseRow, Outcomes, Sequence, WorkflowRow};
+use crate::batch::{Batch, LaneRow, LaneState, LeaseRow, Outcomes, Sequence, WorkflowRow};
 use crate::catalog::{Paging, Query, Row, Table};
 use crate::claim::Needs;
 use crate::graph::Edges;
@@ -117,6 +117,8 @@ pub struct WorkflowRows {
     pub requirements: Vec<(RequirementId, Needs)>,
     /// Each lane, and whether any job of it is ready.
     pub lanes: Vec<(LaneRow, bool)>,
+    /// Of those lanes that have one.
+    pub lane_states: Vec<LaneState>,
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]

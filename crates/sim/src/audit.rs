@@ -119,6 +119,7 @@ impl Auditor {
             | Command::CreateApplication { .. }
             | Command::Enqueue { .. }
             | Command::Pause { .. }
+            | Command::SetShares(_)
             | Command::UpdateJob { .. }
             | Command::Claim(_)
             | Command::Heartbeat { .. }
@@ -215,7 +216,10 @@ impl Auditor {
                 self.note_mortal(row);
                 let stored = db.jobs.get(&row.id);
                 let is_kept = |now: &JobRow| {
-                    now.attempt > row.attempt || now.state != JobState::Claimed || self.may_lag(now, row)
+                    now.attempt > row.attempt
+                        || now.grant != row.grant
+                        || now.state != JobState::Claimed
+                        || self.may_lag(now, row)
                 };
                 let kept = self.may_be_gone(row.id, row.workflow)
                     || self.is_by_hand(row.workflow)

@@ -1,19 +1,20 @@
 //! The outside: people, runners and their habits. They know only what they were told.
 
 use std::collections::VecDeque;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use forebay_domain::batch::ENDLESS_RUN;
 use forebay_domain::catalog::{Kind, Row, Statement, Table, Value};
 use forebay_domain::claim::{Capacity, Needs};
 use forebay_domain::command::{
-    Again, Answer, Claim, ClaimOrder, Claimed, Command, Completion, Held, JobChange, NewWorkflow, Rejection, Report,
-    Scope,
+    Again, Answer, Claim, ClaimOrder, Claimed, Command, Completion, Held, JobChange, LaneShare, NewWorkflow, Rejection,
+    Report, Scope,
 };
 use forebay_domain::ids::{Grant, JobId, NodeId, RequirementId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, NewJob, Outcome, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::policy::{Backoff, OnEnd, Policy};
+use forebay_domain::share::Share;
 use forebay_domain::state::{JobState, STATE_LIST};
 
 use crate::plan::Plan;
@@ -123,6 +124,7 @@ impl Clients {
             Command::CreateJobs { workflow, mut jobs } if self.workflows[place].endless != random.chance(1, 60) => {
                 for job in &mut jobs {
                     job.requirement = job.requirement.filter(|_| random.chance(1, 40));
+                    job.scheduler = job.scheduler.filter(|_| random.chance(1, 60));
                     job.depends_on = job.depends_on.iter().copied().filter(|_| random.chance(1, 60)).collect();
                     job.relations = Box::new([]);
                 }
@@ -417,7 +419,9 @@ impl Clients {
                 let command = Box::new(Command::NewRun { workflow, force: random.chance(1, 2) });
                 Command::With { statements: vec![said], command }
             }
-            3 if self.workflows[place].endless => Command::Pause { workflow, paused: random.chance(1, 2) },
+            3 if self.workflows[place].endless => {
+                Command::Pause { workflow, labels: labels(plan, random), paused: random.chance(1, 2) }
+            }
             3 => Command::CancelWorkflow(workflow),
             4 if random.chance(1, 3) => {
                 self.workflows.remove(place);
@@ -445,8 +449,22 @@ impl Clients {
                 1 => Scope::Workflow(workflow),
                 _ => Scope::Job(self.any_job(place, random)),
             }),
+            18 if plan.endless => self.set_shares(plan, random),
             _ => self.new_jobs(place, now, plan, random),
         }
+    }
+
+    fn set_shares(&self, plan: &Plan, random: &mut Random) -> Command {
+        let mut shares = Vec::new();
+        for known in &self.workflows {
+            for _ in 0..random.below(4) {
+                let weight = NonZeroU32::new(random.between(1, 5) as u32).expect("1 at least");
+                let held_max = random.chance(2, 3).then(|| random.between(0, 3) as u32);
+                let share = Share { weight, held_max };
+                shares.push(LaneShare { workflow: known.id, labels: labels(plan, random), share });
+            }
+        }
+        Command::SetShares(shares)
     }
 
     fn any_job(&self, place: usize, random: &mut Random) -> JobId {

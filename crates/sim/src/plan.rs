@@ -23,6 +23,10 @@ pub enum Sabotage {
     NoDeadlines,
     /// The machine leaves the jobs of nodes that are gone where they are.
     KeptOrphans,
+    /// The machine does not let the lanes of an endless workflow take turns.
+    NoTurns,
+    /// The machine does not look at how many jobs of a lane are held.
+    NoBounds,
 }
 
 /// How histories are made; each is drawn from these and its seed.

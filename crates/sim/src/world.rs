@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use forebay_domain::batch::{Batch, Outcomes};
+use forebay_domain::batch::{Batch, LaneRow, Outcomes};
 use forebay_domain::catalog::StatementOutcome;
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Completion, Report};
 use forebay_domain::ids::{Lsn, Ticket, Timestamp, WorkflowId};
@@ -591,9 +591,20 @@ impl World {
                 self.store.look(|db| db.workflows.values().filter(|row| row.paused).map(|row| row.id).collect());
             let paused: Vec<WorkflowId> = paused;
             for workflow in paused {
-                self.send(Command::Pause { workflow, paused: false });
+                self.send(Command::Pause { workflow, labels: LabelSet::default(), paused: false });
                 self.settle()?;
             }
+            let paused = self.store.look(|db| {
+                let lanes = db.lane_states.values().filter(|state| state.paused).map(|state| &db.lanes[&state.lane]);
+                let lanes: Vec<LaneRow> = lanes.cloned().collect();
+                lanes
+            });
+            for lane in paused {
+                self.send(Command::Pause { workflow: lane.workflow, labels: lane.labels, paused: false });
+                self.settle()?;
+            }
+            self.send(Command::SetShares(Vec::new()));
+            self.settle()?;
             for (id, endless) in open {
                 for labels in [vec![], vec!["gpu", "fast"]] {
                     let claim = Claim {
@@ -681,6 +692,8 @@ fn machine(limits: &Limits, recovered: Recovered, options: &Options) -> Machine 
         Some(Sabotage::UncommittedAttempt) => machine.break_rule(Broken::TellsUncommitted),
         Some(Sabotage::NoDeadlines) => machine.break_rule(Broken::MissesDeadlines),
         Some(Sabotage::KeptOrphans) => machine.break_rule(Broken::KeepsOrphans),
+        Some(Sabotage::NoTurns) => machine.break_rule(Broken::TakesNoTurns),
+        Some(Sabotage::NoBounds) => machine.break_rule(Broken::OverlooksBounds),
         Some(Sabotage::AnswerBeforeCommit | Sabotage::NoFence | Sabotage::LostEdge) | None => {}
     }
     machine

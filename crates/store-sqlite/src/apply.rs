@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use forebay_domain::batch::{Batch, Extent, JobWrite, LeaseRow, Outcomes};
+use forebay_domain::batch::{Batch, Extent, JobWrite, LaneState, LeaseRow, Outcomes};
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, TABLES, Table};
 use forebay_domain::graph::Edges;
 use forebay_domain::ids::{JobId, WorkflowId};
@@ -19,6 +19,7 @@ pub(crate) fn apply(db: &Connection, batch: &Batch) -> rusqlite::Result<Outcomes
     sequences(db, batch)?;
     workflows(db, batch)?;
     lanes(db, batch)?;
+    lane_states(db, &batch.lane_states)?;
     requirements(db, batch)?;
     jobs(db, &batch.jobs)?;
     details(db, batch)?;
@@ -78,6 +79,13 @@ fn lanes(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             encode::labels_text(&lane.labels),
             lane.scheduler.map(|scheduler| scheduler.0),
         ])?;
+    }
+    Ok(())
+}
+
+fn lane_states(db: &Connection, states: &[LaneState]) -> rusqlite::Result<()> {
+    for state in states {
+        sql::PUT_LANE_STATE.on(db)?.execute([state.lane.0, state.held, i64::from(state.paused)])?;
     }
     Ok(())
 }
@@ -319,6 +327,7 @@ fn over(db: &Connection, jobs: &[JobId]) -> rusqlite::Result<()> {
 fn delete_workflow(db: &Connection, workflow: WorkflowId) -> rusqlite::Result<()> {
     for delete in [
         sql::DELETE_WORKFLOW_LEASES,
+        sql::DELETE_WORKFLOW_LANE_STATES,
         sql::DELETE_WORKFLOW_LANES,
         sql::DELETE_WORKFLOW_NEEDS,
         sql::DELETE_WORKFLOW_STATE,

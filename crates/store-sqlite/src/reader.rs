@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use forebay_domain::batch::WorkflowRow;
+use forebay_domain::batch::{LaneState, WorkflowRow};
 use forebay_domain::catalog::{Paging, Query, Row as CatalogRow, Table};
 use forebay_domain::claim::Needs;
 use forebay_domain::graph::Edges;
@@ -345,6 +345,9 @@ fn workflow_rows(db: &Connection, id: WorkflowId) -> rusqlite::Result<Option<Wor
         row,
         requirements: all(db, sql::WORKFLOW_NEEDS, id, needs)?,
         lanes: all(db, sql::WORKFLOW_LANES, id, |row| Ok((encode::lane_row(id, row)?, row.get(4)?)))?,
+        lane_states: all(db, sql::WORKFLOW_LANE_STATES, id, |row| {
+            Ok(LaneState { lane: LaneId(row.get(0)?), held: row.get(1)?, paused: row.get(2)? })
+        })?,
     }))
 }
 

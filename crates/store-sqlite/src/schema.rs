@@ -14,7 +14,7 @@ struct Migration {
 /// In their order; the version of a database is how many of them were applied.
 ///
 /// Once released, a migration is never edited: a change of the schema is a new one at the end.
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         up: include_str!("migrations/0001_engine.up.sql"),
         down: include_str!("migrations/0001_engine.down.sql"),
@@ -46,6 +46,10 @@ const MIGRATIONS: [Migration; 8] = [
     Migration {
         up: include_str!("migrations/0008_tasks.up.sql"),
         down: include_str!("migrations/0008_tasks.down.sql"),
+    },
+    Migration {
+        up: include_str!("migrations/0009_lanes.up.sql"),
+        down: include_str!("migrations/0009_lanes.down.sql"),
     },
 ];
 

@@ -88,6 +88,7 @@ statements! {
          ?22, ?23)"
     );
     NEW_LANE = "INSERT INTO lane (id, workflow_id, requirement_id, labels, scheduler_id) VALUES (?1, ?2, ?3, ?4, ?5)";
+    PUT_LANE_STATE = "INSERT OR REPLACE INTO lane_state (lane_id, held, is_paused) VALUES (?1, ?2, ?3)";
     PUT_NEEDS =
         "INSERT OR REPLACE INTO requirement_needs \
          (workflow_id, requirement_id, cpus, memory_bytes, gpus, nodes, runtime_seconds) \
@@ -145,6 +146,8 @@ statements! {
 
     DELETE_WORKFLOW_STATE = "DELETE FROM workflow_state WHERE id = ?1";
     DELETE_WORKFLOW_LEASES = "DELETE FROM lease WHERE workflow_id = ?1";
+    DELETE_WORKFLOW_LANE_STATES =
+        "DELETE FROM lane_state WHERE lane_id IN (SELECT id FROM lane WHERE workflow_id = ?1)";
     DELETE_WORKFLOW_LANES = "DELETE FROM lane WHERE workflow_id = ?1";
     DELETE_WORKFLOW_NEEDS = "DELETE FROM requirement_needs WHERE workflow_id = ?1";
 
@@ -176,6 +179,10 @@ statements! {
         "SELECT l.id, l.requirement_id, l.labels, l.scheduler_id, \
          EXISTS (SELECT 1 FROM job j WHERE j.lane_id = l.id AND j.state = 2) \
          FROM lane l WHERE l.workflow_id = ?1 ORDER BY l.id";
+
+    WORKFLOW_LANE_STATES =
+        "SELECT s.lane_id, s.held, s.is_paused FROM lane l CROSS JOIN lane_state s ON s.lane_id = l.id \
+         WHERE l.workflow_id = ?1 ORDER BY l.id";
 
     WORKFLOW_JOBS = concat!("SELECT ", job_columns!(), " FROM job j WHERE j.workflow_id = ?1 ORDER BY j.id");
     WORKFLOW_EDGES =

@@ -38,6 +38,7 @@ impl From<Rejection> for Fault {
             Limit { option: "waiting_max" | "parked_max", .. } => OVERLOADED,
             Limit { option, max } => Fault::Exhausted(format!("a limit of the server is reached: {option} is {max}")),
             NoSuchJob(_) | NoSuchWorkflow(_) => Fault::NotFound("there is no such task".to_owned()),
+            NoSuchLane(_) => Fault::NotFound("there is no such namespace".to_owned()),
             AlreadyEnded { state, .. } | WrongState { state, .. } => {
                 Fault::Conflict(format!("the task is {}", state.name()))
             }
@@ -45,6 +46,7 @@ impl From<Rejection> for Fault {
                 Fault::Conflict("it is another attempt now".to_owned())
             }
             other @ (NoSuchRequirement(_)
+            | NoSuchScheduler(_)
             | NoSuchPrerequisite(_)
             | OtherWorkflow { .. }
             | RunMismatch { .. }

@@ -99,8 +99,18 @@ where
         ["applications", name, verb @ ("pause" | "resume")] => {
             only(Method::POST, "POST")?;
             let paused = *verb == "pause";
-            door.pause(name, paused).await?;
+            door.pause(name, None, paused).await?;
             Ok(json!({"name": name, "paused": paused}))
+        }
+        ["applications", name, "namespaces"] => {
+            only(Method::GET, "GET")?;
+            Ok(json!({"namespaces": door.namespaces_shown(name).await?}))
+        }
+        ["applications", name, "namespaces", namespace, verb @ ("pause" | "resume")] => {
+            only(Method::POST, "POST")?;
+            let paused = *verb == "pause";
+            door.pause(name, Some(namespace), paused).await?;
+            Ok(json!({"name": namespace, "application": name, "paused": paused}))
         }
         _ => Err(Refusal::NoRoute),
     }

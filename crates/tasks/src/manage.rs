@@ -1,6 +1,8 @@
 //! What operators look at and do.
 
-use forebay_domain::batch::{ENDLESS_RUN, WorkflowRow};
+use std::collections::HashMap;
+
+use forebay_domain::batch::{ENDLESS_RUN, LaneState, WorkflowRow};
 use forebay_domain::command::{Command, Scope};
 use forebay_domain::ids::{JobId, LaneId, WorkflowId};
 use forebay_domain::lane::LabelSet;
@@ -44,6 +46,14 @@ pub(crate) struct ApplicationView {
     pub processing: i64,
     pub delayed: i64,
     pub dead_letters: i64,
+}
+
+/// A namespace of an application, as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct NamespaceView {
+    pub name: String,
+    pub paused: bool,
+    pub processing: i64,
 }
 
 /// Which tasks of an application are listed.
@@ -92,6 +102,26 @@ impl Door {
         let rows = self.engine().read_of(Scope::Everything, move |reader| reader.workflows(&ids)).await?;
         let shown = known.iter().filter_map(|(name, id)| Some(show(name, rows.iter().find(|row| row.id == *id)?)));
         Ok(shown.collect())
+    }
+
+    /// The namespaces of an application, in the order of their names.
+    pub(crate) async fn namespaces_shown(&self, application: &str) -> Result<Vec<NamespaceView>, Fault> {
+        let workflow = self.application(application)?;
+        let read = self.engine().read_of(Scope::Everything, move |reader| reader.read(&Read::Workflow(workflow)));
+        let (_, Rows::Workflow(rows)) = read.await? else { unreachable!("a reader answers what it was asked") };
+        let rows = rows.ok_or_else(|| Fault::NotFound(format!("there is no application {application:?}")))?;
+        let states: HashMap<LaneId, LaneState> = rows.lane_states.iter().map(|state| (state.lane, *state)).collect();
+        let shown = rows.lanes.iter().map(|(lane, _)| {
+            let state = states.get(&lane.id);
+            NamespaceView {
+                name: lane.labels.iter().collect(),
+                paused: state.is_some_and(|state| state.paused),
+                processing: state.map_or(0, |state| state.held),
+            }
+        });
+        let mut shown: Vec<NamespaceView> = shown.collect();
+        shown.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(shown)
     }
 
     /// A part of an application's tasks in the order of their coming, and how many there are.
@@ -145,9 +175,11 @@ impl Door {
         Ok(task_view(&view, &self.name_of(view.row.workflow)))
     }
 
-    pub(crate) async fn pause(&self, application: &str, paused: bool) -> Result<(), Fault> {
+    /// An application, or one of its namespaces.
+    pub(crate) async fn pause(&self, application: &str, namespace: Option<&str>, paused: bool) -> Result<(), Fault> {
         let workflow = self.application(application)?;
-        self.engine().call(Command::Pause { workflow, paused }).await?;
+        let labels = LabelSet::new(namespace.map(Into::into));
+        self.engine().call(Command::Pause { workflow, labels, paused }).await?;
         Ok(())
     }
 

@@ -127,6 +127,8 @@ impl Doing {
             NoSuchWorkflow(id) => Fault::not_found("Workflow", id.0),
             NoSuchJob(id) => Fault::not_found("Job", id.0),
             NoSuchRequirement(id) => Fault::unprocessable(format!("Resource requirements not found with ID: {id}")),
+            NoSuchScheduler(id) => Fault::unprocessable(format!("Scheduler not found with ID: {id}")),
+            NoSuchLane(_) => Fault::unprocessable("No job has such labels"),
             NoSuchPrerequisite(id) => {
                 Fault::unprocessable(format!("depends_on_job_ids: Job not found in this workflow with ID: {id}"))
             }

@@ -46,6 +46,13 @@ pub enum TasksCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Show the namespaces of an application.
+    Namespaces {
+        application: String,
+        /// A JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// List tasks of an application in the order of their coming.
     List(ListArgs),
     /// Show a task.
@@ -66,10 +73,20 @@ pub enum TasksCommand {
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Hand out nothing more of an application.
-    Pause { application: String },
-    /// Hand out tasks of an application again.
-    Resume { application: String },
+    /// Hand out nothing more of an application, or of one of its namespaces.
+    Pause {
+        application: String,
+        /// Only of this namespace.
+        #[arg(long)]
+        namespace: Option<String>,
+    },
+    /// Hand out tasks of an application, or of a namespace that was paused, again.
+    Resume {
+        application: String,
+        /// Only of this namespace.
+        #[arg(long)]
+        namespace: Option<String>,
+    },
     /// List the dead letters of an application, or send them back.
     DeadLetters {
         application: String,

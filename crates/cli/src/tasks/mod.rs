@@ -70,6 +70,18 @@ struct Application {
     dead_letters: i64,
 }
 
+#[derive(Debug, Deserialize)]
+struct Namespaces {
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Namespace {
+    name: String,
+    paused: bool,
+    processing: i64,
+}
+
 pub async fn tasks(args: &TasksArgs) -> anyhow::Result<Exit> {
     let client = Client::below(&args.url, BASE, &args.access.resolve()?)?;
     match &args.command {
@@ -91,8 +103,13 @@ pub async fn tasks(args: &TasksArgs) -> anyhow::Result<Exit> {
                 say(&requeue(&client, id).await?.id)?;
             }
         }
-        TasksCommand::Pause { application } => pause(&client, application, "pause").await?,
-        TasksCommand::Resume { application } => pause(&client, application, "resume").await?,
+        TasksCommand::Namespaces { application, json } => namespaces(&client, application, *json).await?,
+        TasksCommand::Pause { application, namespace } => {
+            pause(&client, application, namespace.as_deref(), "pause").await?;
+        }
+        TasksCommand::Resume { application, namespace } => {
+            pause(&client, application, namespace.as_deref(), "resume").await?;
+        }
         TasksCommand::DeadLetters { application, requeue: false, namespace, json } => {
             let dead = Some(State::DeadLetter);
             let found = list(&client, application, namespace.as_deref(), dead, 0, PART).await?;
@@ -152,6 +169,20 @@ async fn applications(client: &Client, json: bool) -> anyhow::Result<()> {
     Ok(table.write(&mut io::stdout().lock())?)
 }
 
+async fn namespaces(client: &Client, application: &str, json: bool) -> anyhow::Result<()> {
+    let path = format!("/applications/{}/namespaces", segment(application));
+    let Namespaces { namespaces } = client.get(&path).await?;
+    if json {
+        return Ok(say(&serde_json::to_string_pretty(&namespaces)?)?);
+    }
+    let mut table = Table::new(["namespace", "processing", ""]);
+    for one in namespaces {
+        let paused = if one.paused { "paused" } else { "" };
+        table.row([one.name, one.processing.to_string(), paused.to_owned()]);
+    }
+    Ok(table.write(&mut io::stdout().lock())?)
+}
+
 async fn list(
     client: &Client,
     application: &str,
@@ -202,8 +233,9 @@ async fn requeue(client: &Client, id: &str) -> Result<Task, CallError> {
     client.post_empty(&format!("/tasks/{}/requeue", segment(id))).await
 }
 
-async fn pause(client: &Client, application: &str, verb: &str) -> Result<(), CallError> {
-    let _paused: Value = client.post_empty(&format!("/applications/{}/{verb}", segment(application))).await?;
+async fn pause(client: &Client, application: &str, namespace: Option<&str>, verb: &str) -> Result<(), CallError> {
+    let within = namespace.map(|namespace| format!("/namespaces/{}", segment(namespace))).unwrap_or_default();
+    let _paused: Value = client.post_empty(&format!("/applications/{}{within}/{verb}", segment(application))).await?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use super::heads::Order;
-use super::{Machine, Step, Trace};
+use super::{Broken, Machine, Step, Trace};
 use crate::claim::Packing;
 use crate::command::{Answer, Claim, ClaimOrder, Claimed, Rejection};
 use crate::ids::{Grant, JobId, LaneId, SchedulerId, Ticket, Timestamp};
@@ -143,7 +143,7 @@ impl Machine {
     fn pass(&mut self, now: Timestamp, waiting: &mut WaitingClaim) -> Pass {
         let limit = (waiting.claim.limit as usize).min(self.limits.claim_max);
         let id = waiting.claim.workflow;
-        let order = Order::of(waiting.claim.by);
+        let Some(order) = Order::of(waiting.claim.by) else { return self.pass_turns(now, waiting, limit) };
         let workflow = self.workflows.get_mut(&id).expect("it is resident");
         if !workflow.heads.keeps(order) {
             workflow.heads.keep(order, workflow.lanes.values().filter_map(|lane| self.lanes.get(lane)));
@@ -174,6 +174,30 @@ impl Machine {
         }
         self.groups = groups;
         pass
+    }
+
+    /// Takes from the lane that the claim names, or from all in turns.
+    fn pass_turns(&mut self, now: Timestamp, waiting: &mut WaitingClaim, limit: usize) -> Pass {
+        let id = waiting.claim.workflow;
+        let names_one = !waiting.claim.labels.is_empty();
+        let named = names_one.then(|| self.workflows[&id].lane_with(&mut waiting.claim.labels)).flatten();
+        while waiting.taken.len() + waiting.lost < limit {
+            let next = if names_one { named } else { self.workflows[&id].heads.turn() };
+            let Some((place, lane)) = next.and_then(|lane| Some((lane, self.lanes.get_mut(&lane)?))) else { break };
+            if !lane.gives() {
+                break;
+            }
+            let Some(head) = lane.head() else {
+                self.want_page(place);
+                return Pass::Starved(place);
+            };
+            if !names_one && !self.tracer.breaks(Broken::TakesNoTurns) {
+                self.workflows.get_mut(&id).expect("it is resident").heads.take_turn(lane);
+            }
+            self.hand(now, head.id(), waiting);
+            self.took_from(place);
+        }
+        Pass::Done
     }
 
     fn hand(&mut self, now: Timestamp, job: JobId, waiting: &mut WaitingClaim) {

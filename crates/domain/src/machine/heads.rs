@@ -1,5 +1,5 @@
 //! Where each lane of a workflow stands in the orders by which jobs are claimed: the heads of the lanes,
-//! in one merge over the same jobs for each order.
+//! in one merge over the same jobs for each order; and whose turn it is, where lanes take turns.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -9,6 +9,7 @@ use crate::claim::Needs;
 use crate::command::ClaimOrder;
 use crate::ids::{JobId, LaneId, SchedulerId};
 use crate::lane::{LabelSet, Lane, Next};
+use crate::share::Turns;
 
 /// An order by which jobs are claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,10 +19,12 @@ pub(super) enum Order {
 }
 
 impl Order {
-    pub fn of(by: ClaimOrder) -> Order {
+    /// `None`: lanes take turns.
+    pub fn of(by: ClaimOrder) -> Option<Order> {
         match by {
-            ClaimOrder::Queue | ClaimOrder::Lanes => Order::Queue,
-            ClaimOrder::Fitting { .. } => Order::Fitting,
+            ClaimOrder::Queue => Some(Order::Queue),
+            ClaimOrder::Fitting { .. } => Some(Order::Fitting),
+            ClaimOrder::Lanes => None,
         }
     }
 }
@@ -68,6 +71,8 @@ pub(super) struct Heads {
     kept: [bool; 2],
     /// Lanes that stand anywhere.
     standing: usize,
+    /// In endless workflows.
+    turns: Turns,
 }
 
 impl Heads {
@@ -106,12 +111,27 @@ impl Heads {
         self.stand(lane);
     }
 
-    /// A lane's window has changed: it stands where its next job is now.
-    pub fn stand(&mut self, lane: &mut Lane) {
+    /// A lane's window, or its stake, has changed: it stands where its next job is now. Whether it takes
+    /// turns again since.
+    pub fn stand(&mut self, lane: &mut Lane) -> bool {
         let next = lane.next();
         if next != lane.stands {
             self.replace(lane, next, lane.needs);
         }
+        let id = lane.row.id;
+        lane.stake.as_mut().is_some_and(|stake| self.turns.settle(id, stake, next.is_some()))
+    }
+
+    /// The lane whose turn it is.
+    pub fn turn(&self) -> Option<LaneId> {
+        self.turns.first()
+    }
+
+    /// A job is taken from the lane whose turn it is.
+    pub fn take_turn(&mut self, lane: &mut Lane) {
+        let id = lane.row.id;
+        let stake = lane.stake.as_mut().expect("only lanes with a stake take turns");
+        self.turns.take(id, stake);
     }
 
     /// What jobs of a lane need has changed.

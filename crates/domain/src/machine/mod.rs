@@ -13,6 +13,7 @@ mod outcomes;
 mod pen;
 mod policies;
 mod reads;
+mod shares;
 mod sizes;
 mod slots;
 mod stamps;
@@ -45,6 +46,7 @@ use heads::Heads;
 use leases::Leases;
 use open::OpenBatch;
 use reads::{Flight, Purpose};
+use shares::Shares;
 use sizes::Sizes;
 use slots::{Slot, Slots};
 use timers::Timers;
@@ -190,6 +192,7 @@ pub struct Machine {
     /// Deleted, and the batch that says so is not committed.
     deleted: BTreeMap<WorkflowId, Lsn>,
     lanes: Map<LaneId, Lane>,
+    shares: Shares,
     /// Of the lanes' windows.
     sizes: Sizes,
     slots: Slots,
@@ -293,6 +296,7 @@ impl Machine {
             workflows: Map::default(),
             deleted: BTreeMap::new(),
             lanes: Map::default(),
+            shares: Shares::default(),
             sizes: Sizes::default(),
             slots: Slots::default(),
             held_kept: 0,
@@ -373,7 +377,7 @@ impl Machine {
 
     /// Closes the open batch and opens the next. `None` if nothing changed.
     pub fn take_batch(&mut self) -> Option<Batch> {
-        self.open.take(&self.workflows)
+        self.open.take(&self.workflows, &self.lanes)
     }
 
     /// Batch `lsn` is durable.
@@ -532,7 +536,8 @@ impl Machine {
             Command::UpdateJob { job, change } => self.update_job(*job, change),
             Command::CreateApplication { name } => Ok(Some(self.create_application(name))),
             Command::Enqueue { workflow, jobs } => self.enqueue(now, *workflow, jobs),
-            Command::Pause { workflow, paused } => self.pause(*workflow, *paused),
+            Command::Pause { workflow, labels, paused } => self.pause(*workflow, labels, *paused),
+            Command::SetShares(shares) => self.set_shares(shares),
             Command::Claim(claim) => self.claim(now, ticket, claim),
             Command::Start { job, run, node } => self.start(now, *job, *run, *node),
             Command::Report(report) => self.report(now, ticket, report),
@@ -655,7 +660,9 @@ impl Machine {
         let row = crate::batch::LaneRow { id, workflow, requirement: key.0, scheduler: key.1, labels: key.2.clone() };
         self.open.lane(row.clone());
         let mut lane = Lane::new(row, needs, false);
+        let stake = self.shares.stake(&lane.row, None);
         let owner = self.dirty(workflow);
+        lane.stake = owner.row.endless.then_some(stake);
         owner.heads.join(&mut lane);
         owner.lanes.insert(key, id);
         self.lanes.insert(id, lane);

@@ -7,8 +7,9 @@ use super::{Map, Workflow};
 use crate::batch::{Batch, Extent, JobDetail, JobWrite, LaneRow, LeaseRow, Sequence};
 use crate::catalog::{Row, Statement, Table};
 use crate::claim::Needs;
-use crate::ids::{BarrierId, JobId, Lsn, RequirementId, WorkflowId};
+use crate::ids::{BarrierId, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use crate::job::{JobRow, RelationKind};
+use crate::lane::Lane;
 
 /// Where a job's row stands among the jobs of the open batch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -23,9 +24,11 @@ pub(super) struct OpenBatch {
     /// Where jobs without a slot stand, which may change again.
     unslotted: Map<JobId, Place>,
     workflows: BTreeSet<WorkflowId>,
+    /// Lanes whose state has changed, each once.
+    lane_states: Vec<LaneId>,
     /// Where jobs stand whose rows go in this batch.
     over: Vec<Place>,
-    /// How many changes the batch holds, beside those of workflows.
+    /// How many changes the batch holds, beside those of workflows and of lanes' states.
     changes: usize,
 }
 
@@ -35,6 +38,7 @@ impl OpenBatch {
             batch: Batch { lsn, ..Batch::default() },
             unslotted: Map::default(),
             workflows: BTreeSet::new(),
+            lane_states: Vec::new(),
             over: Vec::new(),
             changes: 0,
         }
@@ -50,7 +54,7 @@ impl OpenBatch {
     }
 
     pub fn len(&self) -> usize {
-        self.changes + self.workflows.len()
+        self.changes + self.workflows.len() + self.lane_states.len()
     }
 
     fn is_empty(&self) -> bool {
@@ -58,7 +62,7 @@ impl OpenBatch {
     }
 
     /// Closes the batch; the next one is open.
-    pub fn take(&mut self, workflows: &Map<WorkflowId, Workflow>) -> Option<Batch> {
+    pub fn take(&mut self, workflows: &Map<WorkflowId, Workflow>, lanes: &Map<LaneId, Lane>) -> Option<Batch> {
         if self.is_empty() {
             return None;
         }
@@ -68,6 +72,8 @@ impl OpenBatch {
         next.appends.reserve(self.batch.appends.len().min(RESERVED_MAX));
         let mut batch = core::mem::replace(&mut self.batch, next);
         batch.workflows = self.workflows.iter().filter_map(|id| Some(workflows.get(id)?.row)).collect();
+        let state = |lane| Some(lanes.get(&lane)?.stake.as_ref()?.state);
+        batch.lane_states = self.lane_states.drain(..).filter_map(state).collect();
         // The last first, so that the places of the others stay as they are.
         self.over.sort_unstable_by(|one, other| other.cmp(one));
         for Place(place) in self.over.drain(..) {
@@ -153,6 +159,11 @@ impl OpenBatch {
     pub fn lane(&mut self, row: LaneRow) {
         self.batch.lanes.push(row);
         self.changes += 1;
+    }
+
+    /// A lane's state changes for the first time in this batch.
+    pub fn lane_state(&mut self, id: LaneId) {
+        self.lane_states.push(id);
     }
 
     pub fn requirement(&mut self, workflow: WorkflowId, id: RequirementId, needs: Needs) {

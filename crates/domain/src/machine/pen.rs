@@ -82,15 +82,25 @@ impl Machine {
         if is_over {
             self.open.job_over(id, slot.place);
         }
-        if was == JobState::Ready {
-            slot.windowed = false;
-            if let Some(lane) = self.lanes.get_mut(&before.lane) {
+        let held = i64::from(is.is_held()) - i64::from(was.is_held());
+        let mut gives_again = false;
+        if (was == JobState::Ready || (held != 0 && owner.row.endless))
+            && let Some(lane) = self.lanes.get_mut(&before.lane)
+        {
+            if was == JobState::Ready {
+                slot.windowed = false;
                 lane.leave(OrderKey::new(before.priority, id));
-                owner.heads.stand(lane);
-                self.sizes.note(lane);
             }
+            if held != 0 {
+                lane.write_stake(&mut self.open, |state| state.held += held);
+            }
+            gives_again = owner.heads.stand(lane);
+            self.sizes.note(lane);
         }
         let workflow = slot.row.workflow;
+        if gives_again {
+            self.wake_for(workflow, before.lane);
+        }
         let moment = |at| Moment { at, job: id };
         self.retime(before.timer.map(moment), after.timer.map(moment));
         if is == JobState::Ready {

@@ -4,7 +4,8 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use super::{Broken, Found, Machine, ReadId, ReadRequest, Slot, Stop, Work, Workflow};
+use super::{Broken, Found, Machine, ReadId, ReadRequest, Slot, Stop, Trace, Work, Workflow};
+use crate::batch::LaneState;
 use crate::command::{Answer, Claimed, Rejection};
 use crate::graph::Graph;
 use crate::ids::{JobId, LaneId, Lsn, NodeId, Ticket, Timestamp, WorkflowId};
@@ -346,10 +347,15 @@ impl Machine {
                 let mut workflow = Workflow::new(rows.row);
                 workflow.touched = self.floor();
                 workflow.requirements.extend(rows.requirements);
+                let states: super::Map<LaneId, LaneState> =
+                    rows.lane_states.into_iter().map(|state| (state.lane, state)).collect();
                 for (lane, has_ready) in rows.lanes {
                     let Some(needs) = workflow.requirements.get(&lane.requirement) else { continue };
                     workflow.lanes.insert((lane.requirement, lane.scheduler, lane.labels.clone()), lane.id);
                     let mut lane = Lane::new(lane, *needs, has_ready);
+                    if workflow.row.endless {
+                        lane.stake = Some(self.shares.stake(&lane.row, states.get(&lane.row.id).copied()));
+                    }
                     workflow.heads.join(&mut lane);
                     self.lanes.insert(lane.row.id, lane);
                 }
@@ -477,6 +483,7 @@ impl Machine {
     /// Takes a workflow with its lanes and their windows out of memory.
     pub(super) fn unload(&mut self, id: WorkflowId) {
         let Some(workflow) = self.workflows.remove(&id) else { return };
+        self.tracer.note(Trace::Unloaded(id));
         for lane in workflow.lanes.values() {
             if let Some(lane) = self.lanes.remove(lane) {
                 self.sizes.forget(&lane);

@@ -32,6 +32,7 @@ impl Machine {
             | Command::CreateApplication { .. }
             | Command::Enqueue { .. }
             | Command::Pause { .. }
+            | Command::SetShares(_)
             | Command::CreateRequirements { .. }
             | Command::UpdateRequirement { .. }
             | Command::Insert { .. }

@@ -11,6 +11,7 @@ use crate::claim::Needs;
 use crate::command::{Answer, Command, Rejection};
 use crate::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use crate::job::NewJob;
+use crate::lane::LabelSet;
 use crate::state::JobState;
 
 /// What jobs of endless workflows need: they are not packed.
@@ -49,6 +50,9 @@ impl Machine {
             if let Some(requirement) = job.requirement {
                 return Err(Rejection::NoSuchRequirement(requirement).into());
             }
+            if let Some(scheduler) = job.scheduler {
+                return Err(Rejection::NoSuchScheduler(scheduler).into());
+            }
             if let Some(on) = job.depends_on.first() {
                 return Err(Rejection::NoSuchPrerequisite(*on).into());
             }
@@ -79,10 +83,13 @@ impl Machine {
         Ok(Some(Answer::Created(first)))
     }
 
-    pub(super) fn pause(&mut self, id: WorkflowId, paused: bool) -> Step {
+    pub(super) fn pause(&mut self, id: WorkflowId, labels: &LabelSet, paused: bool) -> Step {
         let endless = self.resident(id)?.row.endless;
         if !endless {
             return Err(Rejection::NoSuchWorkflow(id).into());
+        }
+        if !labels.is_empty() {
+            return self.pause_lane(id, labels, paused);
         }
         self.dirty(id).row.paused = paused;
         self.wake_all(id);

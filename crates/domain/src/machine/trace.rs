@@ -32,6 +32,8 @@ pub enum Trace {
     Orphan(JobId),
     /// A claim that was refused put back a job that it had taken.
     Back(JobId),
+    /// A workflow left memory, and with it whose turn it is among its lanes.
+    Unloaded(WorkflowId),
     /// It was looked whether a job whose claim reached nobody goes back, and whether it did.
     Looked(JobId, Grant, bool),
 }
@@ -49,6 +51,10 @@ pub enum Broken {
     MissesDeadlines,
     /// It leaves the jobs of a node whose lease is over where they are.
     KeepsOrphans,
+    /// It takes from the same lane again and again, whoever's turn it is.
+    TakesNoTurns,
+    /// It hands out of a lane what there is, however many are held.
+    OverlooksBounds,
 }
 
 /// Where it is written down, once it is switched on.

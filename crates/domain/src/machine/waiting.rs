@@ -171,7 +171,7 @@ impl Machine {
                 None => return,
                 Some(lanes) => {
                     let lanes = lanes.iter().filter_map(|lane| self.lanes.get(lane));
-                    let mut lanes = lanes.filter(|lane| lane.stands.is_some()).peekable();
+                    let mut lanes = lanes.filter(|lane| lane.gives()).peekable();
                     if lanes.peek().is_none() {
                         return;
                     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use forebay_domain::batch::{Batch, Extent, JobWrite, LaneRow, LeaseRow, March, Sequence, WorkflowRow};
+use forebay_domain::batch::{Batch, Extent, JobWrite, LaneRow, LaneState, LeaseRow, March, Sequence, WorkflowRow};
 use forebay_domain::catalog::{Match, Paging, Query, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::graph::Edges;
 use forebay_domain::ids::{
@@ -235,12 +235,19 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         ..create([job_row(1, 0)])
     });
     let Rows::Workflow(Some(read)) = bench.read(Read::Workflow(W)) else { panic!("it is there") };
-    let WorkflowRows { row: read_row, mut requirements, mut lanes } = *read;
+    let WorkflowRows { row: read_row, mut requirements, mut lanes, lane_states } = *read;
     requirements.sort_by_key(|&(id, _)| id);
     lanes.sort_by_key(|(lane, _)| lane.id);
     assert_eq!(read_row, row);
     assert_eq!(requirements, [(RequirementId(1), needs), (RequirementId(8), NEEDS)]);
     assert_eq!(lanes, [(lane_row(1, 1), true), (lane, false)]);
+    assert_eq!(lane_states, []);
+    let state = |lane, held, paused| LaneState { lane: LaneId(lane), held, paused };
+    let lane_states = vec![state(1, 2, false), state(2, 9, true)];
+    bench.commit(Batch { lane_states, ..Batch::default() });
+    bench.commit(Batch { lane_states: vec![state(1, 1, true)], ..Batch::default() });
+    let Rows::Workflow(Some(read)) = bench.read(Read::Workflow(W)) else { panic!("it is there") };
+    assert_eq!(read.lane_states, [state(1, 1, true)]);
     assert_eq!(bench.reader.workflow(W).expect("reads"), Some(row));
     let listed = bench.reader.workflows(&[WorkflowId(2), WorkflowId(9), W]).expect("reads");
     assert_eq!(listed, [workflow_row(2), row]);

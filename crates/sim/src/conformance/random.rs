@@ -1,6 +1,6 @@
 //! The same random batches on two stores: every read of both must be equal.
 
-use forebay_domain::batch::{Batch, Extent, JobWrite, Sequence};
+use forebay_domain::batch::{Batch, Extent, JobWrite, LaneState, Sequence};
 use forebay_domain::catalog::{Kind, Match, Paging, Query, Statement, TABLES, Table, Value};
 use forebay_domain::ids::{BarrierId, Grant, JobId, LaneId, Lsn, NodeId, ResultId, SchedulerId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
@@ -91,6 +91,12 @@ impl Made {
             let lane = LaneRow { labels, scheduler, ..lane_row(id, workflow) };
             self.lanes.push(lane.clone());
             batch.lanes.push(lane);
+        }
+        if self.random.chance(1, 4)
+            && let Some(lane) = self.random.pick(&self.lanes).map(|lane| lane.id)
+        {
+            let (held, paused) = (self.random.between(0, 99), self.random.chance(1, 2));
+            batch.lane_states.push(LaneState { lane, held, paused });
         }
         self.change_jobs(&mut batch);
         self.change_catalog(&mut batch);

@@ -25,6 +25,9 @@ impl Oracle {
                 self.lanes.insert(lane.id, (lane.workflow, key));
             }
         }
+        for state in &batch.lane_states {
+            self.check_lane_state(state).map_err(|why| format!("{:?}: {why}", batch.lsn))?;
+        }
         let marching: BTreeSet<WorkflowId> =
             batch.workflows.iter().filter(|row| row.march.is_some()).map(|row| row.id).collect();
         for write in &batch.jobs {
@@ -122,6 +125,7 @@ impl Oracle {
                 }
             }
         }
+        self.check_lane_states(db)?;
         match db.stray_edge() {
             Some(edge) => Err(format!("{edge} is stored")),
             None => Ok(()),

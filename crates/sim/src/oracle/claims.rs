@@ -80,7 +80,8 @@ impl Oracle {
             return None;
         }
         let (own, strict) = match claim.by {
-            ClaimOrder::Queue | ClaimOrder::Lanes => return Some((self.first(claiming, |_| true)?, false)),
+            ClaimOrder::Queue => return Some((self.first(claiming, |_| true)?, false)),
+            ClaimOrder::Lanes => return Some((self.of_turn(claiming)?, false)),
             ClaimOrder::Fitting { scheduler, strict, .. } => (scheduler, strict),
         };
         let is_own = |key: &LaneKey| key.1.is_none() || key.1 == own;
@@ -105,6 +106,16 @@ impl Oracle {
         first.map(|job| job.row.id)
     }
 
+    /// The next job of the lane that a claim names, or of the one whose turn it is.
+    fn of_turn(&self, claiming: &Claiming) -> Option<JobId> {
+        let Claim { workflow, labels, .. } = &claiming.claim;
+        let lane = if labels.is_empty() { self.turn(*workflow)? } else { labels };
+        if !self.gives(*workflow, lane) {
+            return None;
+        }
+        self.first(claiming, |key| key.2 == *lane)
+    }
+
     pub(super) fn taken(&mut self, now: Timestamp, ticket: Ticket, job: JobId) -> Result<(), Wrong> {
         let claiming = &self.claims[&ticket];
         let limit = (claiming.claim.limit as usize).min(self.limits.claim_max);
@@ -112,12 +123,17 @@ impl Oracle {
             return Err(format!("{ticket:?} took job {job} over its limit of {limit}"));
         }
         let next = self.next(claiming);
+        // Of two lanes of which both may be next the machine takes which it likes.
+        let next = next.map(|next| if self.is_of_turn(&claiming.claim, job) { (job, false) } else { next });
         let Some((_, any_scheduler)) = next.filter(|&(next, _)| next == job) else {
             let next = next.map(|(job, _)| self.job(job));
             let claim = &claiming.claim;
             let took = self.job(job).map(|job| (&job.row, &job.key));
             return Err(format!("{ticket:?} took {took:?}, next in the order is {next:?}, for {claim:?}"));
         };
+        let claim = claiming.claim.clone();
+        self.take_turn(&claim, job);
+        let claiming = &self.claims[&ticket];
         let (grant, start_on) = (self.granted.next(), claiming.claim.start_on);
         let workflow = &self.workflows[&claiming.claim.workflow];
         let needs = workflow.requirements[&workflow.jobs[&job].key.0];

@@ -97,6 +97,9 @@ impl Oracle {
             if let Some(requirement) = job.requirement {
                 return Err(Rejection::NoSuchRequirement(requirement));
             }
+            if let Some(scheduler) = job.scheduler {
+                return Err(Rejection::NoSuchScheduler(scheduler));
+            }
             if let Some(on) = job.depends_on.first() {
                 return Err(Rejection::NoSuchPrerequisite(*on));
             }

@@ -8,6 +8,7 @@ mod claims;
 mod held;
 mod jobs;
 mod leases;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,11 +22,13 @@ use forebay_domain::lane::LabelSet;
 use forebay_domain::limits::Limits;
 use forebay_domain::machine::Trace;
 use forebay_domain::policy::Tries;
+use forebay_domain::share::Share;
 use forebay_domain::state::{Event, JobState, STATES};
 
 use crate::store::Db;
 use claims::Claiming;
 use leases::Leases;
+use turns::Turns;
 
 /// What the machine did that it should not have, or did not do.
 pub type Wrong = String;
@@ -60,6 +63,7 @@ pub struct Oracle {
     /// As of which moment its jobs are initialized.
     judged: BTreeMap<WorkflowId, Timestamp>,
     results: Vec<Row>,
+    shares: BTreeMap<(WorkflowId, LabelSet), Share>,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ struct Workflow {
     requirements: BTreeMap<RequirementId, Needs>,
     jobs: BTreeMap<JobId, Job>,
     relations: BTreeSet<(JobId, RelationKind, i64)>,
+    turns: Turns,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +110,7 @@ impl Oracle {
             releasing: BTreeMap::new(),
             judged: BTreeMap::new(),
             results: Vec::new(),
+            shares: BTreeMap::new(),
         };
         for (&id, row) in &db.workflows {
             oracle.workflows.insert(id, Workflow::new(*row));
@@ -114,6 +120,8 @@ impl Oracle {
         }
         for (&id, lane) in &db.lanes {
             oracle.lanes.insert(id, (lane.workflow, (lane.requirement, lane.scheduler, lane.labels.clone())));
+            let paused = db.lane_states.get(&id).is_some_and(|state| state.paused);
+            oracle.workflows.get_mut(&lane.workflow).expect("of a workflow").turns.begin(lane.labels.clone(), paused);
         }
         for (&id, row) in db.jobs.iter().filter(|(id, row)| **id < db.hidden_from(row.workflow)) {
             let job = Job {
@@ -188,6 +196,10 @@ impl Oracle {
             Trace::LeaseOver(node) => self.lease_over(now, node),
             Trace::Orphan(job) => self.orphan(now, job),
             Trace::LeaseGone(node) => self.lease_gone(node),
+            Trace::Unloaded(workflow) => {
+                self.unloaded(workflow);
+                Ok(())
+            }
             Trace::Back(job) => self.back(job),
             Trace::Looked(job, grant, back) => self.looked(job, grant, back),
         }
@@ -288,12 +300,16 @@ impl Oracle {
                 self.may_enqueue(*workflow, jobs)?;
                 let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
                 self.create_jobs(*workflow, jobs, first, None);
+                self.begin_turns(*workflow, jobs);
                 self.ready(now, (first..).take(jobs.len()).map(JobId));
                 Answer::Created(first)
             }
-            Command::Pause { workflow, paused } => {
-                self.endless(*workflow)?.row.paused = *paused;
-                self.dirty_workflows.insert(*workflow);
+            Command::Pause { workflow, labels, paused } => {
+                self.pause(*workflow, labels, *paused)?;
+                Answer::Done
+            }
+            Command::SetShares(shares) => {
+                self.set_shares(shares);
                 Answer::Done
             }
             Command::Claim(claim) => {
@@ -397,6 +413,7 @@ impl Oracle {
             | Command::CreateApplication { .. }
             | Command::Enqueue { .. }
             | Command::Pause { .. }
+            | Command::SetShares(_)
             | Command::Heartbeat { begin: false, .. }
             | Command::Claim(_)
             | Command::Start { .. }
@@ -462,7 +479,13 @@ impl Oracle {
 
 impl Workflow {
     fn new(row: WorkflowRow) -> Workflow {
-        Workflow { row, requirements: BTreeMap::new(), jobs: BTreeMap::new(), relations: BTreeSet::new() }
+        Workflow {
+            row,
+            requirements: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            relations: BTreeSet::new(),
+            turns: Turns::default(),
+        }
     }
 
     fn link(&mut self, job: JobId, on: JobId) {

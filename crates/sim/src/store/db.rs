@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use forebay_domain::batch::{Batch, Extent, JobDetail, LaneRow, LeaseRow, March, Outcomes, Sequence, WorkflowRow};
+use forebay_domain::batch::{
+    Batch, Extent, JobDetail, LaneRow, LaneState, LeaseRow, March, Outcomes, Sequence, WorkflowRow,
+};
 use forebay_domain::catalog::{Kind, Row, Statement, StatementOutcome, TABLES, Table, Value};
 use forebay_domain::claim::Needs;
 use forebay_domain::graph::Edges;
@@ -38,6 +40,7 @@ pub struct Db {
     pub sequences: BTreeMap<Sequence, i64>,
     pub workflows: BTreeMap<WorkflowId, WorkflowRow>,
     pub lanes: BTreeMap<LaneId, LaneRow>,
+    pub lane_states: BTreeMap<LaneId, LaneState>,
     pub requirements: BTreeMap<(WorkflowId, RequirementId), Needs>,
     pub jobs: BTreeMap<JobId, JobRow>,
     pub details: BTreeMap<JobId, JobDetail>,
@@ -88,6 +91,9 @@ impl Db {
         }
         for lane in &batch.lanes {
             self.lanes.insert(lane.id, lane.clone());
+        }
+        for &state in &batch.lane_states {
+            self.lane_states.insert(state.lane, state);
         }
         for &(workflow, requirement, needs) in &batch.requirements {
             self.requirements.insert((workflow, requirement), needs);
@@ -187,6 +193,10 @@ impl Db {
         }
         if let Some(lane) = batch.lanes.iter().find(|lane| self.lanes.contains_key(&lane.id)) {
             return Err(format!("lane {} is created again", lane.id));
+        }
+        let is_known = |id| self.lanes.contains_key(&id) || batch.lanes.iter().any(|lane| lane.id == id);
+        if let Some(state) = batch.lane_states.iter().find(|state| !is_known(state.lane)) {
+            return Err(format!("{state:?} is of a lane that is not there"));
         }
         for (table, row) in &batch.appends {
             if self.tables[*table as usize].contains_key(&id_of(row)) {
@@ -308,6 +318,8 @@ impl Db {
         self.workflows.remove(&id);
         self.leases.retain(|_, lease| lease.workflow != id);
         self.lanes.retain(|_, lane| lane.workflow != id);
+        let lanes = &self.lanes;
+        self.lane_states.retain(|lane, _| lanes.contains_key(lane));
         self.requirements.retain(|&(workflow, _), _| workflow != id);
         for table in TABLES {
             self.tables[table as usize].retain(|_, row| !is_of(table, row, id));
@@ -388,6 +400,12 @@ impl Db {
                 .values()
                 .filter(|lane| lane.workflow == id)
                 .map(|lane| (lane.clone(), has_ready(lane)))
+                .collect(),
+            lane_states: self
+                .lane_states
+                .values()
+                .filter(|state| self.lanes[&state.lane].workflow == id)
+                .copied()
                 .collect(),
         })
     }

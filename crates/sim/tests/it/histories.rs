@@ -105,3 +105,15 @@ fn a_job_that_stays_with_a_node_that_is_gone_is_noticed() {
     let what = differs(Sabotage::KeptOrphans, 60);
     assert!(what.contains("node is gone, and it holds"), "{what}");
 }
+
+#[test]
+fn a_lane_that_is_taken_from_when_it_is_anothers_turn_is_noticed() {
+    let what = differs(Sabotage::NoTurns, 200);
+    assert!(what.contains("next in the order is"), "{what}");
+}
+
+#[test]
+fn a_lane_of_which_more_is_held_than_may_be_is_noticed() {
+    let what = differs(Sabotage::NoBounds, 200);
+    assert!(what.contains("next in the order is"), "{what}");
+}

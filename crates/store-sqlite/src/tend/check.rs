@@ -110,6 +110,13 @@ const NOWHERE: &[(&str, &str)] = &[
          ON n.workflow_id = l.workflow_id AND n.requirement_id = l.requirement_id WHERE n.requirement_id IS NULL",
     ),
     (
+        "a lane that counts its held jobs otherwise than they are",
+        "SELECT l.id, l.workflow_id FROM lane l JOIN workflow_state w ON w.id = l.workflow_id AND w.is_endless = 1 \
+         LEFT JOIN lane_state s ON s.lane_id = l.id \
+         LEFT JOIN (SELECT lane_id, count(*) AS jobs FROM job WHERE state IN (3, 4) GROUP BY lane_id) h \
+         ON h.lane_id = l.id WHERE coalesce(s.held, 0) <> coalesce(h.jobs, 0)",
+    ),
+    (
         "a workflow that only the catalog knows",
         "SELECT w.id, w.id FROM workflow w LEFT JOIN workflow_state s ON s.id = w.id WHERE s.id IS NULL",
     ),

@@ -79,3 +79,24 @@ async fn of_a_paused_application_nothing_is_handed_out() {
     assert_eq!(worker.take().await.as_deref(), Some("a"));
     assert_eq!(world.http(Method::POST, "/applications/other/pause", None).await.0, 404);
 }
+
+#[tokio::test]
+async fn of_a_paused_namespace_nothing_is_handed_out() {
+    let world = World::start().await;
+    world.task(json!({"id": "a", "namespace": "x y"})).await;
+    world.task(json!({"id": "b", "namespace": "z"})).await;
+    world.post("/applications/app/namespaces/x%20y/pause", None).await;
+    let world = world.restart().await;
+    let mut worker = world.worker();
+    assert_eq!(worker.take().await.as_deref(), Some("b"));
+    assert_eq!(worker.take().await, None);
+    let shown = world.get("/applications/app/namespaces").await;
+    let expected = [("x y", true, 0), ("z", false, 1)];
+    let expected = expected.map(|(name, paused, n)| json!({"name": name, "paused": paused, "processing": n}));
+    assert_eq!(shown["namespaces"], json!(expected));
+    world.post("/applications/app/namespaces/x%20y/resume", None).await;
+    assert_eq!(worker.take().await.as_deref(), Some("a"));
+    for (path, status) in [("app/namespaces/nobody/pause", 404), ("other/namespaces/z/pause", 404)] {
+        assert_eq!(world.http(Method::POST, &format!("/applications/{path}"), None).await.0, status, "{path}");
+    }
+}

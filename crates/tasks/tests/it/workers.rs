@@ -25,6 +25,20 @@ async fn tasks_come_by_priority_and_then_in_the_order_of_their_coming() {
 }
 
 #[tokio::test]
+async fn a_namespace_with_many_tasks_does_not_hold_up_another() {
+    let world = World::start().await;
+    for (id, namespace, priority) in [("a1", "a", 9), ("a2", "a", 9), ("a3", "a", 9), ("b1", "b", 0), ("b2", "b", 0)] {
+        world.task(json!({"id": id, "namespace": namespace, "priority": priority})).await;
+    }
+    let mut worker = world.worker();
+    let mut taken = Vec::new();
+    while let Some(task) = worker.take().await {
+        taken.push(task);
+    }
+    assert_eq!(taken, ["a1", "b1", "a2", "b2", "a3"]);
+}
+
+#[tokio::test]
 async fn a_worker_takes_of_its_application_and_namespace_only() {
     let world = World::start().await;
     let mine = world.task(json!({"namespace": "a"})).await;
