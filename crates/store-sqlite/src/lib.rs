@@ -57,7 +57,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             durability: Durability::default(),
-            cache_kib: 64 * 1024,
+            cache_kib: 16 * 1024,
             reader_cache_kib: 16 * 1024,
             busy_timeout: Duration::from_millis(100),
             checkpoint_pages: 4_000,

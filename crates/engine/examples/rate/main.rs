@@ -135,7 +135,8 @@ fn few_and_many(setup: &Setup) {
 }
 
 /// How long claims and reports take when each commit takes half a second longer: of callers so few, and for
-/// so short, that what waits for the disk stays under its bound; then of all, until they are refused.
+/// so short, that what waits for the disk stays under its bound; then of all, with commits that take longer
+/// than a command is held, until they are refused.
 fn slow_commits(setup: &Setup, mode: Mode) {
     let world = World::new(mode);
     let (callers, seconds) = (setup.callers.min(64), Duration::from_secs(2));
@@ -148,9 +149,10 @@ fn slow_commits(setup: &Setup, mode: Mode) {
         format!("{slow:.2} ms, usually {usual:.2} ms")
     });
     println!("{mode}, {callers} callers, each commit 500 ms slower: claim p99 {claims}; report p99 {reports}");
+    world.recorder.slow(Duration::from_secs(7));
     let many = world.run(all, Load::Lifecycles, setup.callers, Duration::from_secs(12));
     println!(
-        "  then {} callers: {} lifecycles, {} refused, report p99 {:.0} ms",
+        "  then {} callers, each commit 7 s slower: {} lifecycles, {} refused, report p99 {:.0} ms",
         setup.callers,
         many.done,
         many.overloaded,
