@@ -66,7 +66,7 @@ impl Default for Limits {
             egress: Egress::default(),
             window_min: 64,
             window_max: 16_384,
-            window_factor: 4,
+            window_factor: 16,
             windows_jobs_max: 1 << 17,
             windows_bytes_max: 64 << 20,
             page_max: 4096,
