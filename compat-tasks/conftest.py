@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,37 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "python" / "src"))
 
 from forebay import tasks  # noqa: E402
+
+
+# How workers get tasks, how they start their children, and whether calls are signed.
+WAYS = [
+    (mode, start, secrets)
+    for secrets in ("open", "secrets")
+    for start in ("spawn", "forkserver")
+    for mode in ("pull", "push")
+]
+FIRST = [("pull", "spawn", "open"), ("push", "spawn", "open")]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="each test with workers in every way")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "ways(*names): a part of every way in which this is tested always")
+
+
+def pytest_generate_tests(metafunc):
+    """Each test with workers pulls and is pushed to; with --all in every way. One without them, once."""
+    if "way" not in metafunc.fixturenames:
+        return
+    ways = FIRST if "workers" in metafunc.fixturenames else FIRST[:1]
+    marker = metafunc.definition.get_closest_marker("ways")
+    if marker:
+        ways = [way for way in WAYS if all(name in way for name in marker.args)]
+    elif metafunc.config.getoption("--all") and "workers" in metafunc.fixturenames:
+        ways = WAYS
+    metafunc.parametrize("way", ways, ids=["-".join(way) for way in ways])
 
 
 def until(what, look, limit=60):
@@ -75,13 +107,34 @@ class Server:
         return not any(counts.get(state) for state in ("pending", "processing", "delayed"))
 
 
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@pytest.fixture
+def listening():
+    """Where workers listen that tasks are pushed to."""
+    return [free_port(), free_port()]
+
+
 @pytest.fixture
 def flags():
     return []
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch, flags):
+def server(tmp_path, monkeypatch, way, listening, flags):
+    mode, _, secrets = way
+    flags = list(flags)
+    if mode == "push":
+        flags += ["--push", "shop=" + ",".join(f"127.0.0.1:{port}" for port in listening)]
+    if secrets == "secrets":
+        # Workers know the first one as their second, so both sides look at all of theirs.
+        (tmp_path / "secrets").write_text("# the next one\nnew\nold\n")
+        monkeypatch.setenv("SHOP_SECRETS", '["old", "new"]')
+        flags += ["--grpc-secrets", "secrets"]
     server = Server(tmp_path, *flags)
     monkeypatch.setenv("SHOP", str(tmp_path))
     monkeypatch.setenv("FOREBAY_URL", server.url)
@@ -99,13 +152,16 @@ def shop(server, monkeypatch):
 
 
 class Workers:
-    def __init__(self, server):
-        self.server, self.running = server, []
+    def __init__(self, server, way, listening):
+        self.server, self.way, self.listening, self.running = server, way, listening, []
 
     def start(self, concurrency=1):
         environment = dict(os.environ, SHOP=str(self.server.folder), PYTHONPATH=str(HERE))
         log = open(self.server.folder / "worker.log", "a")
-        command = [sys.executable, str(HERE / "work.py"), self.server.broker, str(concurrency)]
+        mode, start, _ = self.way
+        command = [sys.executable, str(HERE / "work.py"), self.server.broker, str(concurrency), start]
+        if mode == "push":
+            command.append(str(self.listening[len(self.running) % len(self.listening)]))
         worker = subprocess.Popen(command, cwd=HERE, env=environment, stdout=log, stderr=log)
         log.close()
         self.running.append(worker)
@@ -121,8 +177,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers(server):
-    workers = Workers(server)
+def workers(server, way, listening):
+    workers = Workers(server, way, listening)
     yield workers
     workers.end()
 

@@ -67,6 +67,12 @@ def expire(number):
     note("expire", number)
 
 
+@mail.register(name="who")
+def who(number):
+    time.sleep(0.02)
+    note("who", number, os.getppid())
+
+
 # Longer than a worker waits before it speaks again to a broker that was away: 20 s.
 @mail.register(name="slow", processing_deadline_duration=60)
 def slow(number, seconds):

@@ -1,4 +1,4 @@
-"""taskbroker's workers, unmodified, on our server: pull mode."""
+"""taskbroker's workers, unmodified, on our server: they pull, or are pushed to."""
 
 import json
 import signal
@@ -160,26 +160,29 @@ def test_the_codes_and_texts_are_taskbrokers(server, shop):
         assert server.is_idle()
 
 
-class TestSecrets:
-    @pytest.fixture
-    def flags(self, tmp_path, monkeypatch):
-        (tmp_path / "secrets").write_text("# the next one\nnew\nold\n")
-        monkeypatch.setenv("SHOP_SECRETS", '["old"]')
-        return ["--grpc-secrets", "secrets"]
+@pytest.mark.ways("secrets", "spawn")
+def test_a_worker_that_knows_a_secret_is_served_and_nobody_else(server, shop, workers, done):
+    shop.send.delay(1)
+    with grpc.insecure_channel(server.broker) as channel:
+        for signature in ["", "00", "é".encode().hex()]:
+            with pytest.raises(grpc.RpcError) as error:
+                ConsumerServiceStub(channel).GetTask(
+                    pb.GetTaskRequest(application="shop"), metadata=[("sentry-signature", signature)]
+                )
+            assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert error.value.details() == "Authentication failed"
+    workers.start()
+    until("the worker is served", lambda: done("send", 1))
+    until("it has said so", server.is_idle)
 
-    def test_a_worker_that_knows_a_secret_is_served_and_nobody_else(self, server, shop, workers, done):
-        shop.send.delay(1)
-        with grpc.insecure_channel(server.broker) as channel:
-            for signature in ["", "00", "é".encode().hex()]:
-                with pytest.raises(grpc.RpcError) as error:
-                    ConsumerServiceStub(channel).GetTask(
-                        pb.GetTaskRequest(application="shop"), metadata=[("sentry-signature", signature)]
-                    )
-                assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
-                assert error.value.details() == "Authentication failed"
-        workers.start()
-        until("the worker is served", lambda: done("send", 1))
-        until("it has said so", server.is_idle)
+
+@pytest.mark.ways("forkserver", "open")
+def test_children_may_be_forked_by_a_server(server, shop, workers, done):
+    workers.start(concurrency=2)
+    for number in range(10):
+        shop.send.delay(number)
+    until("all are done", lambda: len(done("send")) == 10)
+    until("nothing is left", server.is_idle)
 
 
 def test_who_lost_an_attempt_is_not_listened_to(server, shop):

@@ -29,22 +29,25 @@ pub enum Part {
     All,
 }
 
-/// Runs the suites in `compat/` and `compat-tasks/`.
-pub fn run(part: Part) -> anyhow::Result<()> {
+/// Runs the suites in `compat/` and `compat-tasks/`; taskbroker's workers in `all` ways.
+pub fn run(part: Part, all: bool) -> anyhow::Result<()> {
     sh("cargo", &["build", "--locked", "-p", "forebay"])?;
     if part != Part::Tasks {
         torcs(part)?;
     }
-    TASKBROKER_CLIENTS.iter().try_for_each(|version| taskbrokers(version))
+    TASKBROKER_CLIENTS.iter().try_for_each(|version| taskbrokers(version, all))
 }
 
-fn taskbrokers(version: &str) -> anyhow::Result<()> {
+fn taskbrokers(version: &str, all: bool) -> anyhow::Result<()> {
     let python = crate::ci::python_environment(&format!("compat/taskbroker-{version}"))?;
     let client = format!("taskbroker-client=={version}");
     // The newer one's command line needs click, and does not say so.
     sh(&python, &["-m", "pip", "install", "--quiet", &client, "click", "pytest"])?;
     let mut command = Command::new(&python);
     command.args(["-m", "pytest", "--quiet", "compat-tasks"]).env("FOREBAY", target().join("debug").join("forebay"));
+    if all {
+        command.arg("--all");
+    }
     let status = command.status().context("cannot start pytest")?;
     ensure!(status.success(), "taskbroker-client {version}: the suite failed: {status}");
     Ok(())

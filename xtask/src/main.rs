@@ -28,6 +28,10 @@ enum Command {
         /// `client` needs no build of torc.
         #[arg(long, value_enum, default_value = "all")]
         part: compat::Part,
+        /// Every test of taskbroker's workers in every way: pull and push, children spawned and by a fork
+        /// server, with secrets and without. CI has the most telling ones.
+        #[arg(long)]
+        all: bool,
     },
     /// Simulated histories by seed, e.g. `cargo xtask sim 0..1000000`.
     Sim {
@@ -82,7 +86,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ci => ci::run(),
-        Command::Compat { part } => compat::run(part),
+        Command::Compat { part, all } => compat::run(part, all),
         Command::Sim { seeds } => sim::run(&seeds),
         Command::Crash { kills, runners, durability: durabilities, seed } => {
             crash::run(&crash::Plan { durabilities, kills, runners, seed }, server::Profile::Release)

@@ -67,6 +67,7 @@ Exit codes:
 const SERVE_HELP: &str = r#"Examples:
   forebay serve --db jobs.db --http 127.0.0.1:8080
   forebay serve --db jobs.db --grpc 127.0.0.1:50051
+  forebay serve --db jobs.db --grpc 127.0.0.1:50051 --push shop=10.0.0.7:50052,10.0.0.8:50052
   forebay serve --db jobs.db --http 127.0.0.1:0 --durability process
   forebay serve --config forebay.toml
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 use forebay_engine::EngineHandle;
 use forebay_jobq::http::{Door as Queues, DoorOptions as QueuesOptions};
 use forebay_tasks::Door as Tasks;
+use forebay_tasks::push::Pushing;
 use forebay_workflows::Door as Workflows;
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
@@ -118,7 +119,9 @@ impl Doors {
             return response.map(Either::Left);
         }
         if request.uri().path() == metrics::PATH {
-            return metrics::answer(request.method(), &self.engine, &self.requests).await.map(Either::Left);
+            return metrics::answer(request.method(), &self.engine, &self.tasks, &self.requests)
+                .await
+                .map(Either::Left);
         }
         let begun = self.requests.begin();
         let (door, response) = match &self.queues {
@@ -142,6 +145,7 @@ pub struct Server {
     stopping: watch::Sender<bool>,
     listener: JoinHandle<JoinSet<()>>,
     grpc: Option<Grpc>,
+    pushing: Option<Pushing>,
 }
 
 impl Server {
@@ -169,6 +173,8 @@ impl Server {
             }
             None => None,
         };
+        // Workers report to where gRPC listens.
+        let pushing = grpc.as_ref().map(|grpc| tasks.push(grpc.address()));
         let queues = match options.queues {
             Some(directory) => {
                 let opened = Queues::new(&directory, QueuesOptions::default());
@@ -188,7 +194,7 @@ impl Server {
         tokio::spawn(progress::tell(engine, watched.clone()));
         let listener = tokio::spawn(listen(listener, tls, doors, permits, watched));
         tracing::info!(%address, "listening");
-        Ok(Server { address, queues, stopping, listener, grpc })
+        Ok(Server { address, queues, stopping, listener, grpc, pushing })
     }
 
     /// Where it listens.
@@ -206,7 +212,13 @@ impl Server {
     /// stop both at the same time.
     pub async fn stop(mut self, timeout: Duration) -> bool {
         self.stopping.send_replace(true);
-        let finished = tokio::time::timeout(timeout, async {
+        let pushing = self.pushing.take();
+        let pushed = async {
+            if let Some(pushing) = pushing {
+                pushing.stop().await;
+            }
+        };
+        let answered = async {
             match (&mut self.listener).await {
                 Ok(mut connections) => while connections.join_next().await.is_some() {},
                 Err(error) => tracing::error!(%error, "the listener ended before it was stopped"),
@@ -214,7 +226,8 @@ impl Server {
             if let Some(grpc) = &mut self.grpc {
                 grpc.ended().await;
             }
-        });
+        };
+        let finished = tokio::time::timeout(timeout, async { tokio::join!(pushed, answered) });
         let all = finished.await.is_ok();
         if let Some(queues) = self.queues.take() {
             queues.close();

@@ -4,6 +4,8 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use forebay_engine::{Counters, Distribution, EngineHandle, Stats};
+use forebay_tasks::Door as Tasks;
+use forebay_tasks::push::Standing;
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
@@ -56,25 +58,33 @@ impl Drop for Begun<'_> {
 }
 
 /// The answer to a request for [`PATH`].
-pub(crate) async fn answer(method: &Method, engine: &EngineHandle, requests: &Requests) -> Response<Full<Bytes>> {
+pub(crate) async fn answer(
+    method: &Method,
+    engine: &EngineHandle,
+    tasks: &Tasks,
+    requests: &Requests,
+) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         let mut refused = Response::new(Full::default());
         *refused.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET,HEAD"));
         return refused;
     }
-    let mut response = Response::new(Full::from(render(engine, requests).await));
+    let mut response = Response::new(Full::from(render(engine, tasks, requests).await));
     let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, format);
     response
 }
 
-async fn render(engine: &EngineHandle, requests: &Requests) -> String {
+async fn render(engine: &EngineHandle, tasks: &Tasks, requests: &Requests) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
     page.family("forebay_build_info", "gauge", "This program; always 1.");
     page.sample("forebay_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.requests(requests);
     page.engine(&engine.counters());
+    if let Some(standing) = tasks.pushed() {
+        page.pushes(&standing);
+    }
     // Of an engine that has ended, or that has no reader free, the rest is told all the same.
     if let Ok(stats) = engine.stats().await {
         page.machine(&stats);
@@ -133,6 +143,23 @@ impl Page {
         self.family(name, "gauge", "Reads that wait or run.");
         self.sample(name, &[("for", "machine")], machine_reads_in_flight);
         self.sample(name, &[("for", "doors")], door_reads_in_flight);
+    }
+
+    fn pushes(&mut self, standing: &Standing) {
+        let &Standing { in_flight, taken, busy, refused, failed, ready, full, away, unmapped } = standing;
+        self.gauge("forebay_push_in_flight", "Tasks that are being pushed.", in_flight);
+        let name = "forebay_pushes_total";
+        self.family(name, "counter", "Pushes, by what became of them.");
+        for (result, pushes) in [("taken", taken), ("busy", busy), ("refused", refused), ("failed", failed)] {
+            self.sample(name, &[("result", result)], pushes);
+        }
+        let name = "forebay_push_endpoints";
+        self.family(name, "gauge", "Workers that are pushed to, by how it stands with them.");
+        for (state, endpoints) in [("ready", ready), ("full", full), ("away", away)] {
+            self.sample(name, &[("state", state)], endpoints);
+        }
+        let help = "Applications without an endpoint, though others have one.";
+        self.gauge("forebay_push_unmapped_applications", help, unmapped);
     }
 
     fn machine(&mut self, stats: &Stats) {

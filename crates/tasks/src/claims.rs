@@ -80,7 +80,9 @@ impl Door {
     async fn any(&self, wait_until: Option<Timestamp>) -> Result<Option<Taken>, Error> {
         loop {
             let known = self.applications().all();
-            if known.is_empty() {
+            let pulled = known.iter().filter(|(name, _)| self.is_pulled(Some(name))).map(|(_, workflow)| *workflow);
+            let pulled: Vec<WorkflowId> = pulled.collect();
+            if pulled.is_empty() {
                 let one_more = self.applications().changed(&known);
                 if wait_until.is_none() || tokio::time::timeout(self.options().hold, one_more).await.is_err() {
                     return Ok(None);
@@ -88,7 +90,7 @@ impl Door {
                 continue;
             }
             let mut claims: FuturesUnordered<_> =
-                known.values().map(|workflow| self.claim(*workflow, None, wait_until)).collect();
+                pulled.iter().map(|workflow| self.claim(*workflow, None, wait_until)).collect();
             let first = async {
                 while let Some(taken) = claims.next().await {
                     if let Some(taken) = taken? {

@@ -22,6 +22,9 @@ impl ConsumerService for Door {
     async fn get_task(&self, request: Request<GetTaskRequest>) -> Result<Response<GetTaskResponse>, Status> {
         let connection = connection_of(self, &request);
         let GetTaskRequest { namespace, application } = request.into_inner();
+        if !self.is_pulled(application.as_deref()) {
+            return Err(Status::permission_denied("Cannot call while broker is in PUSH mode"));
+        }
         let taken = match self.wait(Wanted { application, namespace }).await {
             Ok(taken) => taken,
             // Who finds nothing waits a little, and asks again.
@@ -47,6 +50,8 @@ impl ConsumerService for Door {
         let mut request = request.into_inner();
         let next = request.fetch_next_task.take();
         let next = next.map(|FetchNextTask { namespace, application }| Wanted { application, namespace });
+        // Workers that are pushed to ask all the same.
+        let next = next.filter(|wanted| self.is_pulled(wanted.application.as_deref()));
         let update = update(request)?;
         let taken = in_time(self.report(&connection, &update, next)).await?;
         let task = taken.and_then(|taken| self.hand_out(&connection, taken));

@@ -66,6 +66,14 @@ impl Grants {
         self.lock().granted.get(&(connection, id.into())).map(|(attempt, _)| *attempt)
     }
 
+    /// Those of these that have an attempt by this id.
+    pub fn holders(&self, connections: impl Iterator<Item = u64>, id: &str) -> Vec<(u64, Attempt)> {
+        let id: Arc<str> = id.into();
+        let inner = self.lock();
+        let attempt = |number| inner.granted.get(&(number, Arc::clone(&id))).map(|(attempt, _)| *attempt);
+        connections.filter_map(|number| Some((number, attempt(number)?))).collect()
+    }
+
     /// It was reported.
     pub fn reported(&self, connection: u64, id: &str) {
         self.lock().remove(&(connection, id.into()));

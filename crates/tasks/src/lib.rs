@@ -7,6 +7,7 @@
 pub mod activation;
 pub mod connection;
 pub mod proto;
+pub mod push;
 
 mod applications;
 mod claims;
@@ -14,6 +15,7 @@ mod consumer;
 mod enqueue;
 mod fault;
 mod grants;
+mod health;
 mod http;
 mod ident;
 mod manage;
@@ -24,7 +26,7 @@ mod stream;
 
 pub use crate::signatures::Secrets;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::middleware::from_fn_with_state;
@@ -34,8 +36,8 @@ use forebay_engine::{EngineHandle, Error};
 use http_body_util::Full;
 use hyper::{Request, Response};
 use tokio::sync::watch;
+use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::applications::Applications;
@@ -44,6 +46,7 @@ use crate::enqueue::Names;
 use crate::grants::Grants;
 use crate::proto::ours::tasks_server::TasksServer;
 use crate::proto::taskbroker::consumer_service_server::ConsumerServiceServer;
+use crate::push::Pushes;
 use crate::signatures::Guard;
 
 /// The bounds of the door. Plain values.
@@ -53,6 +56,8 @@ pub struct Options {
     pub default_application: String,
     /// What signs the calls of workers; without any a call needs no signature.
     pub secrets: Secrets,
+    /// Whose tasks are pushed, and where; the others' are pulled.
+    pub push: push::Options,
     /// How long a GetTask waits for a task; 0: not at all.
     pub hold: Duration,
     /// What is added to a task's processing deadline.
@@ -72,6 +77,7 @@ impl Default for Options {
         Options {
             default_application: "default".to_owned(),
             secrets: Secrets::default(),
+            push: push::Options::default(),
             hold: Duration::from_secs(2),
             grace: Duration::from_secs(3),
             losses_max: 5,
@@ -96,6 +102,7 @@ struct Shared {
     grants: Grants,
     names: Names,
     stopping: watch::Sender<bool>,
+    pushes: Pushes,
 }
 
 impl Door {
@@ -107,7 +114,11 @@ impl Door {
         let applications = Applications::load(&engine, options.applications_max).await?;
         let (grants, names) = (Grants::new(options.grants_max), Names::default());
         let stopping = watch::Sender::new(false);
-        Ok(Door { shared: Arc::new(Shared { engine, options, applications, grants, names, stopping }) })
+        let shared = Arc::new_cyclic(|shared| {
+            let pushes = Pushes::new(&options.push, || Connection::new(Weak::clone(shared)));
+            Shared { engine, options, applications, grants, names, stopping, pushes }
+        });
+        Ok(Door { shared })
     }
 
     /// The gRPC services. Their requests carry the [`Connection`] that they came on.
@@ -129,22 +140,10 @@ impl Door {
         Routes::from(checked)
     }
 
-    /// As taskbroker's: it serves until the engine ends.
-    fn health(&self) -> HealthServer<impl Health + use<>> {
-        let (reporter, health) = tonic_health::server::health_reporter();
-        let engine = self.engine().clone();
-        tokio::spawn(async move {
-            reporter.set_serving::<ConsumerServiceServer<Door>>().await;
-            engine.stopped().await;
-            reporter.set_not_serving::<ConsumerServiceServer<Door>>().await;
-        });
-        health
-    }
-
     /// A connection that was taken: who gets an attempt on it, holds that until it is closed.
     #[must_use]
     pub fn connection(&self) -> Connection {
-        Connection::new(&self.shared)
+        Connection::new(Arc::downgrade(&self.shared))
     }
 
     /// Ends the streams of workers, each once all that was said on it is answered.
@@ -189,6 +188,10 @@ impl Door {
         &self.shared.grants
     }
 
+    fn pushes(&self) -> &Pushes {
+        &self.shared.pushes
+    }
+
     fn names(&self) -> &Names {
         &self.shared.names
     }
@@ -205,6 +208,14 @@ fn reflection() -> ServerReflectionServer<impl ServerReflection> {
     let described = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::CONTRACT)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    // Workers serve the other one.
+    let served = [
+        ConsumerServiceServer::<Door>::NAME,
+        TasksServer::<Door>::NAME,
+        tonic_health::pb::health_server::SERVICE_NAME,
+        tonic_reflection::pb::v1::server_reflection_server::SERVICE_NAME,
+    ];
+    let described = served.into_iter().fold(described, |described, name| described.with_service_name(name));
     described.build_v1().expect("the contract was compiled")
 }
 

@@ -72,7 +72,7 @@ impl Door {
         let claim = next.as_ref().filter(|_| same);
         let claim = claim.map(|wanted| claim_of(attempt.workflow, wanted.namespace.as_deref(), None));
         let taken = self.send(attempt.workflow, vec![completion(&attempt, update.end)], claim).await?;
-        self.grants().reported(connection.number(), &update.id);
+        self.settled(connection, &update.id, &attempt);
         match next {
             Some(wanted) if !same => Ok(self.take(&wanted).await?),
             Some(_) | None => Ok(taken),
@@ -82,18 +82,26 @@ impl Door {
     /// Takes reports; those of one application all or none.
     pub(crate) async fn report_all(&self, connection: &Connection, updates: &[Update]) -> Result<(), Fault> {
         let mut of: BTreeMap<WorkflowId, Vec<Completion>> = BTreeMap::new();
+        let mut attempts = Vec::with_capacity(updates.len());
         for update in updates {
             if let Some(attempt) = self.attempt(connection, &update.id).await? {
                 of.entry(attempt.workflow).or_default().push(completion(&attempt, update.end));
+                attempts.push((&update.id, attempt));
             }
         }
         for (workflow, completions) in of {
             self.send(workflow, completions, None).await?;
         }
-        for update in updates {
-            self.grants().reported(connection.number(), &update.id);
+        for (id, attempt) in attempts {
+            self.settled(connection, id, &attempt);
         }
         Ok(())
+    }
+
+    /// What was said of an attempt is taken.
+    fn settled(&self, connection: &Connection, id: &str, attempt: &Attempt) {
+        self.grants().reported(connection.number(), id);
+        self.push_settled(id, attempt);
     }
 
     async fn send(
@@ -112,10 +120,13 @@ impl Door {
         Ok(claimed.and_then(first))
     }
 
-    /// Which attempt is meant: the one that this connection got by this id; if it got none, the current
-    /// one of that id. `None`: there is none.
+    /// Which attempt is meant: the one that this connection, or the endpoint behind it, got by this id; if
+    /// it got none, the current one of that id. `None`: there is none.
     async fn attempt(&self, connection: &Connection, id: &str) -> Result<Option<Attempt>, Fault> {
         if let Some(attempt) = self.grants().find(connection.number(), id) {
+            return Ok(Some(attempt));
+        }
+        if let Some(attempt) = self.pushed_to(connection, id) {
             return Ok(Some(attempt));
         }
         let found = self.look_up(id).await?;

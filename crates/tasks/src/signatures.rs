@@ -15,7 +15,7 @@ use hyper::HeaderMap;
 use sha2::Sha256;
 use tonic::Status;
 
-const HEADER: &str = "sentry-signature";
+pub(crate) const HEADER: &str = "sentry-signature";
 
 /// What stands before a message: whether it is compressed, and its length.
 const FRAME: usize = 5;
@@ -40,18 +40,27 @@ impl Secrets {
         self.0.is_empty()
     }
 
+    /// What signs a call of ours, in hexadecimal digits: by the first secret, if there is one.
+    pub(crate) fn sign(&self, path: &str, message: impl FnOnce() -> Vec<u8>) -> Option<String> {
+        let digest = mac(self.0.first()?, path, &message()).finalize().into_bytes();
+        let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        Some(digits.map(|digit| char::from_digit(digit.into(), 16).expect("it is below 16")).collect())
+    }
+
     /// Whether this signature, in hexadecimal digits, is right for the message of a call.
     fn verify(&self, path: &str, message: &[u8], signature: &str) -> bool {
         let Some(signature) = from_hex(signature) else { return false };
-        self.0.iter().any(|secret| {
-            let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
-            for part in [path.as_bytes(), b":", message] {
-                mac.update(part);
-            }
-            // In the same time whatever is wrong with it.
-            mac.verify_slice(&signature).is_ok()
-        })
+        // In the same time whatever is wrong with it.
+        self.0.iter().any(|secret| mac(secret, path, message).verify_slice(&signature).is_ok())
     }
+}
+
+fn mac(secret: &str, path: &str, message: &[u8]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
+    for part in [path.as_bytes(), b":", message] {
+        mac.update(part);
+    }
+    mac
 }
 
 /// It does not say them.
@@ -125,6 +134,9 @@ mod tests {
             assert!(!secrets.verify(path, message, signature), "{path} {signature}");
         }
         assert!(!Secrets::new(["other".into()]).verify(PATH, b"hello", SIGNATURE));
+        let first = Secrets::new(["super secret".into(), "old".into()]);
+        assert_eq!(first.sign(PATH, || b"hello".to_vec()).as_deref(), Some(SIGNATURE));
+        assert_eq!(Secrets::default().sign(PATH, || unreachable!("nothing signs it")), None);
         assert!(!format!("{secrets:?}").contains("super"));
     }
 }

@@ -1,6 +1,7 @@
 //! What a server is told by its command line, its environment and its file. Nobody else reads these.
 
 mod durability;
+mod push;
 mod secured;
 mod torc_server;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 pub use durability::{Durability, DurabilitySettings};
+pub use push::PushSettings;
 pub use secured::{AuthSettings, TlsSettings};
 pub use torc_server::TorcServer;
 
@@ -71,6 +73,8 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "FOREBAY_GRPC_SECRETS")]
     pub grpc_secrets: Option<PathBuf>,
     #[command(flatten)]
+    pub push: PushSettings,
+    #[command(flatten)]
     pub durability: DurabilitySettings,
     /// How long a stop may take to write what was taken, such as 10s, which is the default.
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_STOP_TIMEOUT")]
@@ -123,6 +127,7 @@ impl Settings {
             http: self.http.or(below.http),
             grpc: self.grpc.or(below.grpc),
             grpc_secrets: self.grpc_secrets.or(below.grpc_secrets),
+            push: self.push.over(below.push),
             durability: self.durability.over(below.durability),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
@@ -138,6 +143,7 @@ impl Settings {
     /// # Errors
     /// If what was said does not go together.
     pub fn resolve(self) -> Result<Config, ConfigError> {
+        let tasks = forebay_tasks::Options { push: self.push.resolve(self.grpc.is_some())?, ..Default::default() };
         Ok(Config {
             db: self.db.unwrap_or_else(|| DB.into()),
             durability: self.durability.resolve()?,
@@ -149,6 +155,7 @@ impl Settings {
             listening: Options {
                 http: self.http.unwrap_or_else(|| "127.0.0.1:8080".to_owned()),
                 grpc: self.grpc,
+                tasks,
                 grpc_secrets: self.grpc_secrets,
                 queues: self.queues,
                 auth: self.auth.resolve(),

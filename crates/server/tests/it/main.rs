@@ -1,5 +1,6 @@
 //! The listener: where it listens, how many it serves, how it stops.
 
+mod grpc;
 mod secured;
 
 use std::sync::Arc;

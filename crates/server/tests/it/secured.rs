@@ -66,7 +66,7 @@ async fn who_is_not_known_is_refused_everywhere_and_who_is_owns_what_he_creates(
     assert!(server.stop(PATIENCE).await);
 }
 
-fn tls_options() -> tls::Options {
+pub fn tls_options() -> tls::Options {
     let at = |name: &str| PathBuf::from(FIXTURES).join(name);
     tls::Options { cert: at("localhost.pem"), key: at("localhost.key") }
 }

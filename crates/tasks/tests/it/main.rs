@@ -2,6 +2,9 @@
 
 mod enqueue;
 mod operators;
+mod push;
+mod strangers;
 mod streams;
+mod stuck;
 mod workers;
 mod world;

@@ -2,13 +2,15 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_domain::batch::{Batch, Outcomes};
 use forebay_domain::command::{Command, Scope};
 use forebay_domain::ids::Timestamp;
-use forebay_engine::{Clock, Engine, EngineHandle, SystemClock};
+use forebay_domain::port::{Recovered, Store, StoreError};
+use forebay_engine::{Clock, Engine, EngineHandle, Options as EngineOptions, SystemClock};
 use forebay_store_sqlite::{Durability, SqliteReader, SqliteStore};
 use forebay_tasks::activation::Activation;
 use forebay_tasks::connection::Connection;
@@ -36,6 +38,7 @@ use tonic::{Code, Response, Status, Streaming};
 pub struct World {
     pub door: Door,
     pub engine: EngineHandle,
+    pub gate: Gate,
     clock: Arc<Moved>,
     folder: TempDir,
 }
@@ -52,6 +55,50 @@ impl Clock for Moved {
     }
 }
 
+/// While it is closed, commits find the store busy.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub fn close(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    pub fn open(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+struct GatedStore {
+    inner: SqliteStore,
+    gate: Gate,
+}
+
+impl Store for GatedStore {
+    fn recover(&mut self) -> Result<Recovered, StoreError> {
+        self.inner.recover()
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<Outcomes, StoreError> {
+        match self.gate.0.load(Ordering::SeqCst) {
+            true => Err(StoreError::Busy("the test says so".into())),
+            false => self.inner.commit(batch),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.inner.sync()
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.inner.close()
+    }
+}
+
+fn process() -> EngineOptions {
+    EngineOptions::process(|| Ok(()))
+}
+
 impl World {
     /// Workers are not held while there is no task.
     pub async fn start() -> World {
@@ -59,20 +106,35 @@ impl World {
     }
 
     pub async fn holding(hold: Duration) -> World {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        World::on(folder, Options { hold, ..Options::default() }).await
+        World::with(Options { hold, ..Options::default() }).await
     }
 
-    async fn on(folder: TempDir, options: Options) -> World {
+    pub async fn with(options: Options) -> World {
+        World::on(tempfile::tempdir().expect("a temporary folder"), options, process()).await
+    }
+
+    /// With room for few changes behind a busy store; those beyond wait for a second.
+    pub async fn with_backlog(backlog_max: usize) -> World {
+        let engine = EngineOptions { backlog_max, hold: Duration::from_secs(1), ..process() };
+        World::on(tempfile::tempdir().expect("a temporary folder"), Options::default(), engine).await
+    }
+
+    /// Another door to the same tasks.
+    pub async fn another_door(&self, options: Options) -> Door {
+        Door::open(self.engine.clone(), options).await.expect("a door")
+    }
+
+    async fn on(folder: TempDir, options: Options, engine: EngineOptions) -> World {
         let path = folder.path().join("test.db");
         let stored = forebay_store_sqlite::Options { durability: Durability::Process, ..Default::default() };
-        let store = SqliteStore::open(&path, stored).expect("a database");
+        let inner = SqliteStore::open(&path, stored).expect("a database");
+        let gate = Gate::default();
+        let store = GatedStore { inner, gate: gate.clone() };
         let readers = move || SqliteReader::open(&path).map_err(|error| panic!("a reader: {error}"));
-        let engine = forebay_engine::Options::process(|| Ok(()));
         let clock = Arc::new(Moved { clock: SystemClock::new(), by_ms: AtomicI64::new(0) });
         let engine = Engine::start(store, readers, Arc::<Moved>::clone(&clock), engine).expect("an engine");
         let door = Door::open(engine.clone(), options).await.expect("a door");
-        World { door, engine, clock, folder }
+        World { door, engine, gate, clock, folder }
     }
 
     /// The same database, served anew.
@@ -80,7 +142,7 @@ impl World {
         let World { door, engine, folder, .. } = self;
         engine.stop(Duration::from_secs(10)).await;
         drop((door, engine));
-        World::on(folder, Options { hold: Duration::ZERO, ..Options::default() }).await
+        World::on(folder, Options { hold: Duration::ZERO, ..Options::default() }, process()).await
     }
 
     pub fn worker(&self) -> Worker {
