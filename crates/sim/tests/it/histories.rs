@@ -114,6 +114,6 @@ fn a_lane_that_is_taken_from_when_it_is_anothers_turn_is_noticed() {
 
 #[test]
 fn a_lane_of_which_more_is_held_than_may_be_is_noticed() {
-    let what = differs(Sabotage::NoBounds, 200);
+    let what = differs(Sabotage::NoBounds, 1_000);
     assert!(what.contains("next in the order is"), "{what}");
 }
