@@ -82,12 +82,19 @@ def test_a_failed_workflow_is_mended_and_run_again(torc):
     workflow = torc.create(FAILING)
     run(torc, workflow)
     assert torc.counts(workflow) == {"failed": 1, "canceled": 1, "completed": 1}
-    assert len(torc.json("results", "list", workflow, "--failed")["items"]) == 1
+    failed = torc.json("results", "list", workflow, "--failed")["items"]
+    assert sorted(result["status"] for result in failed) == ["canceled", "failed"]
+    canceled = next(result for result in failed if result["status"] == "canceled")
+    assert (canceled["job_name"], canceled["return_code"], canceled["compute_node_id"]) == ("after", -1, 0)
+    assert "after" in torc("results", "list", workflow, "--status", "canceled")
+    assert "Return Code: -1" in torc("results", "get", canceled["id"])
+    torc("results", "list", workflow, "--include-logs")
     (torc.folder / "mended").touch()
     torc("workflows", "reset-status", workflow, "--failed-only", "--no-prompts", "--reinitialize")
     assert torc.counts(workflow) == {"ready": 1, "blocked": 1, "completed": 1}
     run(torc, workflow)
     assert torc.counts(workflow) == {"completed": 3}
+    assert {result["status"] for result in torc.json("results", "list", workflow)["items"]} == {"completed"}
 
 
 def test_a_failed_workflow_is_recovered(torc):

@@ -208,6 +208,9 @@ impl RelationKind {
     }
 }
 
+/// The return code of a job that was canceled and that nobody reported: no process of it told one.
+pub const CANCELED_CODE: i64 = -1;
+
 /// How an attempt ended, as reported. Kept as a row of the `result` table.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outcome {
@@ -221,4 +224,21 @@ pub struct Outcome {
     pub avg_memory_bytes: Option<i64>,
     pub peak_cpu_percent: Option<f64>,
     pub avg_cpu_percent: Option<f64>,
+}
+
+impl Outcome {
+    /// Of a job that is canceled, and that nobody reports.
+    pub fn canceled(now: Timestamp, started_at: Option<Timestamp>) -> Outcome {
+        let ran_ms = started_at.map_or(0, |since| (now.0 - since.0).max(0));
+        Outcome {
+            state: JobState::Canceled,
+            return_code: CANCELED_CODE,
+            exec_time_minutes: ran_ms as f64 / 60_000.0,
+            completion_time: now.rfc3339(),
+            peak_memory_bytes: None,
+            avg_memory_bytes: None,
+            peak_cpu_percent: None,
+            avg_cpu_percent: None,
+        }
+    }
 }

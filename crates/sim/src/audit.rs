@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use forebay_domain::batch::Batch;
 use forebay_domain::catalog::{Row, Table, Value};
 use forebay_domain::command::{Answer, Claimed, Command, Completion, Report, Scope};
-use forebay_domain::ids::{JobId, Ticket, WorkflowId};
-use forebay_domain::job::{JobRow, RelationKind};
+use forebay_domain::ids::{JobId, ResultId, Ticket, WorkflowId};
+use forebay_domain::job::{CANCELED_CODE, JobRow, RelationKind};
 use forebay_domain::limits::Egress;
 use forebay_domain::state::{JobState, STATES};
 
@@ -332,8 +332,22 @@ impl Auditor {
                 return Err(format!("{row:?} counts otherwise than its jobs: {counts:?}"));
             }
         }
+        for write in &batch.jobs {
+            let Some(row) = db.jobs.get(&write.row.id) else { continue };
+            let says_so = |id: ResultId| {
+                let result = db.tables[Table::Result as usize].get(&id.0);
+                result.is_some_and(|result| StoredResult::new(result).is_cancellation_of(row.id))
+            };
+            let has_results = !db.workflows.get(&row.workflow).is_some_and(|workflow| workflow.endless);
+            if row.state == JobState::Canceled && has_results && !row.result.is_some_and(says_so) {
+                return Err(format!("{row:?} was canceled, and no result says so"));
+            }
+        }
         for (_, row) in batch.appends.iter().filter(|(table, _)| *table == Table::Result) {
             let result = StoredResult::new(row);
+            if result.code == CANCELED_CODE {
+                continue;
+            }
             let Some(completion) = self.reported.get(result.text) else {
                 return Err(format!("{} was never reported", result.text));
             };
@@ -439,10 +453,16 @@ struct StoredResult<'a> {
     job: i64,
     run: i64,
     attempt: i64,
+    code: i64,
+    state: i64,
     text: &'a str,
 }
 
 impl StoredResult<'_> {
+    fn is_cancellation_of(&self, job: JobId) -> bool {
+        self.job == job.0 && self.state == JobState::Canceled.number()
+    }
+
     fn new(row: &Row) -> StoredResult<'_> {
         let int = |value: &Value| match value {
             Value::Int(n) => *n,
@@ -452,6 +472,8 @@ impl StoredResult<'_> {
             job: int(&row[2]),
             run: int(&row[3]),
             attempt: int(&row[4]),
+            code: int(&row[6]),
+            state: int(&row[9]),
             text: match &row[8] {
                 Value::Text(text) => text,
                 other => panic!("a completion time is a text, not {other:?}"),

@@ -21,6 +21,12 @@ use crate::{Door, Unseen, rows};
 /// Events that wait for a slow listener at most; then it misses the oldest, and is told how many.
 const WAITING_MAX: usize = 1024;
 
+/// So many are told in one go; then who listens may catch up.
+const AT_ONCE: usize = WAITING_MAX / 4;
+
+/// How often, and how long each time, it is waited for who has much to catch up with: then it is slow.
+const PATIENCE: (u32, Duration) = (100, Duration::from_millis(1));
+
 /// Events that are told again to who comes back with the id of the last one it saw.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -115,6 +121,17 @@ impl Hub {
         state.remembered.push_back(Arc::clone(&told));
         // Under the lock, so that the order is that of the ids; nobody may be there right now.
         drop(self.sender.send(told));
+    }
+
+    /// Waits until no listener has much to catch up with, or one is so slow that it shall miss some.
+    async fn keep_pace(&self) {
+        let (times, pause) = PATIENCE;
+        for _ in 0..times {
+            if self.sender.len() <= WAITING_MAX - AT_ONCE {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Events from now on, and before them what came after `last`, the last one that was seen.
@@ -215,8 +232,11 @@ async fn tell_jobs(door: &Door, changed: &[JobRow]) {
         }
     };
     let now = door.engine().now();
-    for row in rows {
+    for (told, row) in rows.into_iter().enumerate() {
         let Some((kind, severity)) = kind_of(row.state) else { continue };
+        if told % AT_ONCE == 0 {
+            door.hub().keep_pace().await;
+        }
         let data = if row.state == JobState::Running {
             json!({
                 "job_id": row.id.0,

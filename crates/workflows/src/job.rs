@@ -166,7 +166,7 @@ pub(crate) fn write(out: &mut Vec<u8>, front: &Front, payload: &[u8]) {
     write_int(out, front.priority);
     if let Some((since, node)) = front.runs {
         out.extend_from_slice(b",\"start_time\":");
-        write_text(out, &rfc3339(since));
+        write_text(out, &since.rfc3339());
         out.extend_from_slice(b",\"compute_node_id\":");
         write_int(out, node);
     }
@@ -198,19 +198,9 @@ pub(crate) fn write_view(out: &mut Vec<u8>, view: &JobView, depends_on: &[JobId]
     write(out, &Front { depends_on, ..Front::of(&view.row) }, &view.payload);
 }
 
-/// RFC 3339 in UTC, as torc writes when a job started.
-pub(crate) fn rfc3339(at: Timestamp) -> String {
-    format_time(at, "%Y-%m-%dT%H:%M:%S%.3f+00:00")
-}
-
 /// As torc writes when a workflow was created.
 pub(crate) fn rfc3339_z(at: Timestamp) -> String {
-    format_time(at, "%Y-%m-%dT%H:%M:%S%.3fZ")
-}
-
-fn format_time(at: Timestamp, format: &str) -> String {
-    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    at.strftime(format).to_string()
+    at.rfc3339().replace("+00:00", "Z")
 }
 
 /// Seconds since 1970 of an RFC 3339 time; `None` if it is none.

@@ -29,6 +29,8 @@ pub(super) struct Bulk {
     /// What those wait for that wait at barriers. It comes behind them: whatever part of it is there, it
     /// goes with the last who waits.
     barriers: vec::IntoIter<(BarrierId, JobId)>,
+    /// The moment as of which jobs are canceled by it.
+    canceled_at: Timestamp,
     at_end: AtEnd,
     /// Whom to answer then; nobody while it is not known to march, or if it goes on after a crash.
     work: Option<Work>,
@@ -91,6 +93,7 @@ impl Bulk {
             created: Vec::new().into_iter(),
             next: JobId(0),
             barriers: Vec::new().into_iter(),
+            canceled_at: Timestamp::default(),
             at_end,
             work: None,
         }
@@ -107,10 +110,18 @@ impl Bulk {
     }
 
     /// Of what waited for a job that has ended; the graph knows it already.
-    fn release(job: JobId, rows: Vec<Changed>) -> Bulk {
+    fn release(job: JobId, now: Timestamp, rows: Vec<Changed>) -> Bulk {
         let mut bulk = Bulk::new(March::Release { job }, Answer::Done);
+        bulk.canceled_at = now;
         bulk.rows = rows.into_iter();
         bulk.at_end.keeps_graph = true;
+        bulk
+    }
+
+    /// Of what has not gone on when a crash broke that off.
+    pub fn rest_of_release(job: JobId, now: Timestamp, change: Change) -> Bulk {
+        let mut bulk = Bulk::change(March::Release { job }, change);
+        bulk.canceled_at = now;
         bulk
     }
 
@@ -170,8 +181,8 @@ impl Machine {
 
     /// Lets many jobs go on in parts. That it is to be done commits with its cause, whose answer does not
     /// wait for it.
-    pub(super) fn release_in_parts(&mut self, id: WorkflowId, job: JobId, rows: Vec<Changed>) {
-        let bulk = Bulk::release(job, rows);
+    pub(super) fn release_in_parts(&mut self, now: Timestamp, id: WorkflowId, job: JobId, rows: Vec<Changed>) {
+        let bulk = Bulk::release(job, now, rows);
         let workflow = self.dirty(id);
         workflow.frozen.get_or_insert_default();
         workflow.row.march = Some(bulk.kind);
@@ -226,7 +237,14 @@ impl Machine {
             self.open.edge(job, prerequisite);
             left -= 1;
         }
-        for Changed { done, was, row } in bulk.rows.by_ref().take(left) {
+        for Changed { done, was, mut row } in bulk.rows.by_ref().take(left) {
+            if row.state == JobState::Canceled {
+                row.result = self.keep_cancellation(bulk.canceled_at, &row);
+                let owner = self.dirty(id);
+                if let Some(graph) = bulk.at_end.graph.as_mut().or(owner.graph.as_mut()) {
+                    graph.update(&row);
+                }
+            }
             self.put_in_bulk(was, row);
             bulk.kind.behind(done);
             left -= 1;

@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use super::claims::begin;
 use super::{Machine, Slot, Step, Stop, Trace};
-use crate::batch::Sequence;
+use crate::batch::{Sequence, WorkflowRow};
 use crate::catalog::{Row, Statement, Table, Value};
 use crate::command::{Answer, Completion, Rejection, Report};
 use crate::ids::{JobId, NodeId, ResultId, Ticket, Timestamp, WorkflowId};
-use crate::job::{JobFlags, JobRow};
+use crate::job::{JobFlags, JobRow, Outcome};
 use crate::plan;
 use crate::policy::{OnEnd, Tries};
 use crate::state::{Event, JobState};
@@ -133,7 +133,8 @@ impl Machine {
         if again.is_some() && !row.state.is_held() {
             return Err(Rejection::WrongState { job: *job, state: row.state });
         }
-        let result = self.result_of(workflow, &row, completion);
+        let node = node.or(row.node);
+        let result = self.keep_outcome(&row, node, outcome);
         let blamed = match outcome.state {
             JobState::Failed => outcome.return_code != 0,
             state => matches!(state, JobState::Canceled | JobState::Terminated),
@@ -155,13 +156,19 @@ impl Machine {
     }
 
     /// Keeps an outcome as a row of its own. Of endless workflows none is kept.
-    fn result_of(&mut self, workflow: WorkflowId, row: &JobRow, completion: &Completion) -> Option<ResultId> {
-        if self.workflows[&workflow].row.endless {
+    fn keep_outcome(&mut self, row: &JobRow, node: Option<NodeId>, outcome: &Outcome) -> Option<ResultId> {
+        let WorkflowRow { run, endless, .. } = self.workflows[&row.workflow].row;
+        if endless {
             return None;
         }
         let result = ResultId(self.take_ids(Sequence::Row(Table::Result), 1));
-        self.open.append(Table::Result, result_row(result, &completion.run, row, completion));
+        self.open.append(Table::Result, result_row(result, run, row, node, outcome));
         Some(result)
+    }
+
+    /// A job is canceled, and nobody reports that: it is an outcome all the same.
+    pub(super) fn keep_cancellation(&mut self, now: Timestamp, row: &JobRow) -> Option<ResultId> {
+        self.keep_outcome(row, row.node, &Outcome::canceled(now, row.started_at))
     }
 
     /// Results that a client brings along: each is the latest of its job from now on.
@@ -206,14 +213,16 @@ impl Machine {
             met.retain(|dependent| graph.state(*dependent) == JobState::Blocked);
             if met.len() > self.limits.step_max && may_march {
                 let rows = plan::go_on(graph, now, met);
-                self.release_in_parts(workflow, job, rows);
+                self.release_in_parts(now, workflow, job, rows);
                 continue;
             }
             let met = met.into_iter().map(|dependent| (graph.row(dependent), graph.blamed(dependent)));
             for (row, blamed) in met.collect::<Vec<_>>() {
                 self.load_row(row);
                 if blamed && row.flags.has(JobFlags::CANCEL_ON_FAILURE) {
+                    let result = self.keep_cancellation(now, &row);
                     let flag = |row: &mut JobRow| {
+                        row.result = result;
                         row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::CASCADED, true);
                     };
                     self.transition(row.id, Event::Cancel, flag).expect("a blocked job can be canceled");
@@ -259,7 +268,12 @@ impl Machine {
             }
             for (row, had_ended) in blocked {
                 self.load_row(row);
+                // It was canceled before it began, and may begin now: that is no outcome any more.
+                if let Some(result) = row.result.filter(|_| had_ended) {
+                    self.open.statement(Statement::Delete { table: Table::Result, id: result.0 });
+                }
                 let clear = |row: &mut JobRow| {
+                    row.result = row.result.filter(|_| !had_ended);
                     row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
                 };
                 self.transition(row.id, Event::Block, clear).expect("a job that has not begun can wait again");
@@ -348,10 +362,13 @@ impl Machine {
         };
         let grant = self.granted.next();
         let held = matches!(event, Event::Claim | Event::Start);
+        let is_canceled = event == Event::Cancel && row.state.on(event).is_some();
+        let canceled = is_canceled.then(|| self.keep_cancellation(now, &row)).flatten();
         self.transition(job, event, |row| {
             if event == Event::Claim {
                 begin(row, now, grant);
             }
+            row.result = canceled.or(row.result);
             if !held {
                 row.node = None;
                 row.started_at = None;
@@ -378,17 +395,16 @@ impl Machine {
 }
 
 /// In the order of the columns of `Table::Result`.
-fn result_row(id: ResultId, run: &i64, row: &JobRow, completion: &Completion) -> Row {
-    let outcome = &completion.outcome;
+fn result_row(id: ResultId, run: i64, row: &JobRow, node: Option<NodeId>, outcome: &Outcome) -> Row {
     let int = |value: Option<i64>| value.map_or(Value::Null, Value::Int);
     let real = |value: Option<f64>| value.map_or(Value::Null, Value::Real);
     [
         Value::Int(id.0),
         Value::Int(row.workflow.0),
         Value::Int(row.id.0),
-        Value::Int(*run),
+        Value::Int(run),
         Value::Int(row.attempt),
-        Value::Int(completion.node.or(row.node).map_or(0, |node| node.0)),
+        Value::Int(node.map_or(0, |node| node.0)),
         Value::Int(outcome.return_code),
         Value::Real(outcome.exec_time_minutes),
         Value::Text(outcome.completion_time.clone()),

@@ -134,7 +134,7 @@ impl Machine {
             }
             (Aim::Release { job, now: judged }, Plan::Change(change)) => {
                 self.tracer.note(Trace::Judged(id, judged));
-                self.carry_out(id, Bulk::change(March::Release { job }, *change))
+                self.carry_out(id, Bulk::rest_of_release(job, judged, *change))
             }
             (_, Plan::Change(_) | Plan::Graph(_)) => unreachable!("each aim has its plan"),
         }
@@ -147,7 +147,9 @@ impl Machine {
         workflow.row.canceled = true;
         for row in held {
             self.load_row(*row);
+            let result = self.keep_cancellation(now, row);
             let blame = |row: &mut JobRow| {
+                row.result = result;
                 row.node = None;
                 row.started_at = None;
                 row.flags = row.flags.with(JobFlags::BLAMED, true);

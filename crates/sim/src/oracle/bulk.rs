@@ -9,7 +9,7 @@ use forebay_domain::graph::{Edges, Graph};
 use forebay_domain::ids::{JobId, RequirementId, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::plan;
-use forebay_domain::state::{Event, JobState};
+use forebay_domain::state::JobState;
 
 use super::{Oracle, Workflow, Wrong, wiped};
 
@@ -48,6 +48,8 @@ impl Oracle {
     pub(super) fn arrive(&mut self) {
         let (dirty, deleted) = (&mut self.dirty, &mut self.deleted);
         self.marched.retain(|job| !dirty.remove(job) && !deleted.remove(job));
+        let cancellations = &mut self.cancellations;
+        self.kept_in_parts.retain(|kept| !cancellations.remove(kept));
     }
 
     /// What waited for a job went on in parts.
@@ -141,7 +143,7 @@ impl Oracle {
                 row.node = None;
                 row.started_at = None;
             };
-            self.change(job, Event::Cancel, cancel).expect("what is held can be canceled");
+            self.cancel(job, cancel).expect("what is held can be canceled");
             self.release(now, job);
         }
     }

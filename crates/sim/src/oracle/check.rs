@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use forebay_domain::batch::{Batch, WorkflowRow};
-use forebay_domain::catalog::Table;
+use forebay_domain::catalog::{Table, Value};
 use forebay_domain::ids::{JobId, Ticket, Timestamp, WorkflowId};
+use forebay_domain::job::CANCELED_CODE;
 use forebay_domain::state::JobState;
 
 use super::{Oracle, Wrong, same_row};
@@ -86,7 +87,9 @@ impl Oracle {
             return Err(format!("{:?} deletes {deleted:?}, not {:?}", batch.lsn, self.deleted_workflows));
         }
         let results = batch.appends.iter().filter(|(table, _)| *table == Table::Result);
-        let results: Vec<_> = results.map(|(_, row)| &row[1..10]).collect();
+        let (canceled, results): (Vec<_>, Vec<_>) =
+            results.map(|(_, row)| &row[1..10]).partition(|row| row[5] == Value::Int(CANCELED_CODE));
+        self.check_cancellations(batch, &canceled, &marching)?;
         if !results.iter().copied().eq(self.results.iter().map(|row| &row[..])) {
             return Err(format!("{:?} appends {results:?}, not {:?}", batch.lsn, self.results));
         }
@@ -96,6 +99,37 @@ impl Oracle {
         self.deleted_workflows.clear();
         self.results.clear();
         Ok(())
+    }
+
+    /// Whoever was canceled, and nobody reported it, has a result that says so.
+    fn check_cancellations(
+        &mut self,
+        batch: &Batch,
+        rows: &[&[Value]],
+        marching: &BTreeSet<WorkflowId>,
+    ) -> Result<(), Wrong> {
+        for row in rows {
+            let int = |place: usize| match row[place] {
+                Value::Int(n) => n,
+                ref other => panic!("a result's numbers are whole, not {other:?}"),
+            };
+            let kept = [int(1), int(2), int(3), int(4)];
+            if int(8) != JobState::Canceled.number() {
+                return Err(format!("{:?} keeps {row:?} of a job that was canceled", batch.lsn));
+            }
+            let workflow = WorkflowId(int(0));
+            if self.cancellations.remove(&kept) || self.deleted_workflows.contains(&workflow) {
+                continue;
+            }
+            if !marching.contains(&workflow) {
+                return Err(format!("{:?} keeps {row:?}, but nobody canceled it", batch.lsn));
+            }
+            self.kept_in_parts.insert(kept);
+        }
+        match self.cancellations.pop_first() {
+            Some(lost) => Err(format!("{:?} does not keep that {lost:?} was canceled", batch.lsn)),
+            None => Ok(()),
+        }
     }
 
     /// Everything is committed: the store must hold what the oracle holds.

@@ -300,7 +300,7 @@ impl Oracle {
             return;
         }
         if workflow.is_blamed(job) && row.flags.has(JobFlags::CANCEL_ON_FAILURE) {
-            self.change(job, Event::Cancel, |row| {
+            self.cancel(job, |row| {
                 row.flags = row.flags.with(JobFlags::BLAMED, true).with(JobFlags::CASCADED, true);
             })
             .expect("a blocked job can be canceled");
@@ -319,6 +319,7 @@ impl Oracle {
             let cascaded = row.state == JobState::Canceled && row.flags.has(JobFlags::CASCADED);
             if cascaded || matches!(row.state, JobState::Ready | JobState::Scheduled) {
                 self.change(dependent, Event::Block, |row| {
+                    row.result = row.result.filter(|_| !cascaded);
                     row.flags = row.flags.with(JobFlags::BLAMED, false).with(JobFlags::CASCADED, false);
                 })
                 .expect("a job that has not begun can wait again");
@@ -405,7 +406,7 @@ impl Oracle {
             }
         };
         let grant = self.granted.next();
-        let row = self.change(job, event, |row| {
+        let edit = |row: &mut JobRow| {
             if event == Event::Claim {
                 hand_out(row, now, grant);
             }
@@ -415,7 +416,8 @@ impl Oracle {
             }
             let blamed = row.state.has_ended();
             row.flags = unended(row.flags).with(JobFlags::BLAMED, blamed);
-        })?;
+        };
+        let row = if event == Event::Cancel { self.cancel(job, edit)? } else { self.change(job, event, edit)? };
         if event == Event::Claim {
             self.granted = grant;
         }

@@ -16,7 +16,7 @@ use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::Row;
 use forebay_domain::claim::Needs;
 use forebay_domain::command::{Answer, Claim, ClaimOrder, Command, Rejection};
-use forebay_domain::ids::{Grant, JobId, LaneId, RequirementId, SchedulerId, Ticket, Timestamp, WorkflowId};
+use forebay_domain::ids::{Grant, JobId, LaneId, RequirementId, ResultId, SchedulerId, Ticket, Timestamp, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, Payload, RelationKind};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::limits::Limits;
@@ -62,9 +62,17 @@ pub struct Oracle {
     releasing: BTreeMap<JobId, Timestamp>,
     /// As of which moment its jobs are initialized.
     judged: BTreeMap<WorkflowId, Timestamp>,
+    /// Of reports.
     results: Vec<Row>,
     shares: BTreeMap<(WorkflowId, LabelSet), Share>,
+    /// Of jobs that were canceled, and nobody reported it.
+    cancellations: BTreeSet<Cancellation>,
+    /// Those that parts of a march kept which is not over.
+    kept_in_parts: BTreeSet<Cancellation>,
 }
+
+/// (job, run, attempt, node or 0).
+type Cancellation = [i64; 4];
 
 #[derive(Debug)]
 struct Workflow {
@@ -111,6 +119,8 @@ impl Oracle {
             judged: BTreeMap::new(),
             results: Vec::new(),
             shares: BTreeMap::new(),
+            cancellations: BTreeSet::new(),
+            kept_in_parts: BTreeSet::new(),
         };
         for (&id, row) in &db.workflows {
             oracle.workflows.insert(id, Workflow::new(*row));
@@ -456,6 +466,20 @@ impl Oracle {
             self.of_job.remove(&id);
             self.dirty.remove(&id);
             self.over.insert(id);
+        }
+        Ok(row)
+    }
+
+    /// Changes a job to canceled though nobody reports it: it has an outcome then, but of an endless workflow.
+    fn cancel(&mut self, id: JobId, edit: impl FnOnce(&mut JobRow)) -> Result<JobRow, Rejection> {
+        let before = self.known(id)?;
+        let WorkflowRow { run, endless, .. } = self.workflows[&before.workflow].row;
+        let row = self.change(id, Event::Cancel, |row| {
+            edit(row);
+            row.result = if endless { row.result } else { Some(ResultId(0)) };
+        })?;
+        if !endless {
+            self.cancellations.insert([id.0, run, before.attempt, before.node.map_or(0, |node| node.0)]);
         }
         Ok(row)
     }

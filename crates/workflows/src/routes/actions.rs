@@ -13,7 +13,6 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::fault::Fault;
 use crate::http::{self, Call, Reply};
-use crate::job::rfc3339;
 use crate::list;
 use crate::routes::catalog::{Resource, existing, insert};
 use crate::routes::unexpected;
@@ -183,7 +182,7 @@ pub(super) async fn claim(door: &Door, workflow: i64, id: i64, call: &Call<'_>) 
         return Err(Fault::new(hyper::StatusCode::NOT_FOUND, text));
     }
     let place = |column| Table::Action.column(column).expect("only columns of the table are set");
-    let now = Value::Text(rfc3339(door.engine().now()).into());
+    let now = Value::Text(door.engine().now().rfc3339());
     let (only_if, set) = if rows::int(&row, Table::Action, "persistent") != 0 {
         (Vec::new(), vec![(place("executed_at"), now)])
     } else {

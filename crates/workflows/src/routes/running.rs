@@ -12,7 +12,6 @@ use forebay_wire::{RunningJobModel, SlurmJobCorrelationModel};
 use serde_json::Value as Json;
 
 use crate::http::{self, Call, Reply};
-use crate::job::rfc3339;
 use crate::list::{self, Envelope, Part};
 use crate::routes::catalog::exists;
 use crate::{Door, Unseen, rows};
@@ -45,7 +44,7 @@ pub(super) async fn jobs(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
                 compute_node_name: text("hostname"),
                 scheduler_type: text("compute_node_type"),
                 scheduler_job_id: scheduler_job(reader, node)?.map(|id| id.to_string()),
-                start_time: view.row.started_at.map(rfc3339),
+                start_time: view.row.started_at.map(|at| at.rfc3339().into()),
             };
             envelope.item(|out| out.append(&mut http::to_json(&model)));
         }

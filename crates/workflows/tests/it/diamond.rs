@@ -137,6 +137,64 @@ async fn a_failure_is_retried_and_a_failed_end_cancels_what_waits_for_it() {
 }
 
 #[tokio::test]
+async fn a_job_that_another_ones_failure_canceled_has_a_result_until_it_waits_again() {
+    let world = World::start().await;
+    let w = world.workflow().await;
+    let a = world.jobs(w, vec![json!({"name": "a"})]).await[0];
+    let b = world.jobs(w, vec![json!({"name": "b", "depends_on_job_ids": [a]})]).await[0];
+    let c = world.jobs(w, vec![json!({"name": "c", "depends_on_job_ids": [b]})]).await[0];
+    world.run(w).await;
+    let node = world.node(w).await;
+    world.claim(w, 5).await;
+    world.ok(Method::PUT, &format!("/jobs/{a}/start_job/1/{node}"), None).await;
+    world.post(&format!("/jobs/{a}/complete_job/failed/1"), result(w, a, node, "failed")).await;
+    let canceled = world.get(&format!("/results?workflow_id={w}&status=canceled&sort_by=job_id")).await;
+    let shown: Vec<Value> = canceled["items"].as_array().unwrap().iter().map(|row| row["job_id"].clone()).collect();
+    assert_eq!(shown, [b, c]);
+    let mut row = canceled["items"][0].clone();
+    let time = row["completion_time"].take();
+    assert!(time.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{time}");
+    let expected = json!({"id": row["id"], "workflow_id": w, "job_id": b, "job_name": "b", "run_id": 1,
+                          "attempt_id": 1, "compute_node_id": 0, "return_code": -1, "exec_time_minutes": 0.0,
+                          "completion_time": null, "status": "canceled"});
+    assert_eq!(row, expected);
+
+    world.post(&format!("/jobs/{a}/retry/1?max_retries=3"), json!({})).await;
+    assert_eq!((world.status_of(b).await, world.status_of(c).await), ("blocked".into(), "blocked".into()));
+    let left = world.get(&format!("/results?workflow_id={w}&all_runs=true")).await;
+    let left: Vec<&Value> = left["items"].as_array().unwrap().iter().map(|row| &row["job_id"]).collect();
+    assert_eq!(left, [a], "what may begin now has no outcome");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_canceled_workflows_running_jobs_have_results() {
+    let world = World::start().await;
+    let (w, jobs) = world.ready_jobs(3).await;
+    let node = world.node(w).await;
+    world.claim(w, 2).await;
+    world.ok(Method::PUT, &format!("/jobs/{}/start_job/1/{node}", jobs[0]), None).await;
+    world.put(&format!("/workflows/{w}/cancel"), json!({})).await;
+    let results = world.get(&format!("/results?workflow_id={w}&sort_by=job_id")).await;
+    let shown: Vec<Value> = results["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| json!([row["job_id"], row["compute_node_id"], row["status"], row["return_code"]]))
+        .collect();
+    assert_eq!(shown, [json!([jobs[0], node, "canceled", -1]), json!([jobs[1], 0, "canceled", -1])]);
+    let late = world
+        .refused(
+            Method::POST,
+            &format!("/jobs/{}/complete_job/completed/1", jobs[0]),
+            Some(result(w, jobs[0], node, "completed")),
+        )
+        .await;
+    assert_eq!(late.0, 422);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_asynchronous_initialize_answers_with_its_task() {
     let world = World::start().await;
     let w = world.workflow().await;

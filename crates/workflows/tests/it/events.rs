@@ -69,11 +69,41 @@ async fn what_becomes_of_jobs_is_told_and_told_again_to_who_comes_back() {
     assert_eq!((kind.as_str(), &event["severity"]), ("job_failed", &json!("error")));
     assert_eq!(event["data"], json!({"job_id": first, "job_name": "first", "status": "failed", "return_code": 5}));
     let (_, kind, event) = next(&mut stream).await;
-    assert_eq!((kind.as_str(), &event["data"]["job_id"]), ("job_canceled", &json!(second)));
+    assert_eq!((kind.as_str(), &event["severity"]), ("job_canceled", &json!("warning")));
+    let said = json!({"job_id": second, "job_name": "second", "status": "canceled", "return_code": -1});
+    assert_eq!(event["data"], said);
     drop(stream);
     let mut again = listen(&world, workflow, Some(started)).await;
     assert_eq!(next(&mut again).await.1, "job_failed");
     assert_eq!(next(&mut again).await.1, "job_canceled");
     let mut stranger = listen(&world, workflow, Some(1)).await;
     assert_eq!(next(&mut stranger).await.1, "warning", "what came after the first is not known any more");
+}
+
+#[tokio::test]
+async fn each_of_many_jobs_that_are_canceled_at_once_is_told_of() {
+    const MANY: usize = 5_000;
+    let world = World::start().await;
+    let workflow = world.workflow().await;
+    let first = world.jobs(workflow, vec![json!({"name": "first"})]).await[0];
+    let waits = |n| json!({"name": format!("w{n}"), "depends_on_job_ids": [first]});
+    let jobs = world.jobs(workflow, (0..MANY).map(waits).collect()).await;
+    world.run(workflow).await;
+    let node = world.node(workflow).await;
+    world.claim(workflow, 1).await;
+    world.put(&format!("/jobs/{first}/start_job/1/{node}"), json!({})).await;
+    let mut stream = listen(&world, workflow, None).await;
+    let complete = format!("/jobs/{first}/complete_job/failed/1");
+    world.post(&complete, result(workflow, first, node, "failed")).await;
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < MANY {
+        let (_, kind, event) = next(&mut stream).await;
+        match kind.as_str() {
+            "job_canceled" => assert!(told.insert(event["data"]["job_id"].as_i64().expect("an id")), "{event}"),
+            other => assert_eq!((other, &event["data"]["job_id"]), ("job_failed", &json!(first))),
+        }
+    }
+    assert_eq!(told, jobs.into_iter().collect());
+    let results = world.get(&format!("/results?workflow_id={workflow}&status=canceled&limit=1")).await;
+    assert_eq!(results["total_count"], MANY);
 }
