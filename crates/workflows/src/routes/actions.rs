@@ -2,11 +2,14 @@
 //! of the workflow's end has come is read off the workflow whenever somebody asks: nothing of it can
 //! be missed, whatever happened meanwhile.
 
+use std::collections::HashSet;
+
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, Table, Value};
 use forebay_domain::command::{Answer, Command, Scope};
+use forebay_domain::graph::Graph;
 use forebay_domain::ids::{JobId, WorkflowId};
-use forebay_domain::port::{Read, Reader, Rows};
+use forebay_domain::port::{GraphRows, Read, Reader, Rows};
 use forebay_domain::state::JobState;
 use forebay_wire::{ClaimActionRequest, ClaimActionResponse, MessageResponse, WorkflowActionModel};
 use serde_json::{Map, Value as Json, json};
@@ -235,28 +238,35 @@ async fn of_workflow(door: &Door, workflow: i64, id: i64) -> Result<Row, Fault> 
     if is_of { Ok(row) } else { Err(Fault::not_found("Action", id)) }
 }
 
-/// The workflow was initialized: what will happen again is to be done again. After a partial one
-/// (`only_drafts`) the workflow does not start again, nor do jobs that have all ended.
-pub(super) async fn rearm(door: &Door, workflow: i64, only_drafts: bool) -> Result<(), Fault> {
-    let statements = door.look_of(Scope::Workflow(WorkflowId(workflow)), move |reader| {
-        let mut actions = Vec::new();
-        list::each_row(reader, Table::Action, workflow, |row| actions.push(row))?;
-        actions.iter().map(|row| rearmed(reader, row, only_drafts)).collect::<Result<Vec<Statement>, Unseen>>()
-    });
-    for statement in statements.await? {
-        match door.engine().call(Command::Apply(statement)).await? {
-            Answer::Outcome(StatementOutcome::Row(_)) => {}
-            other => return Err(unexpected(&other)),
-        }
-    }
-    Ok(())
+/// What an initialize does beside: what will happen again is to be done again. After a partial one
+/// (`only_drafts`) the workflow does not start again, nor do jobs that have all ended and stay so.
+pub(super) fn rearm(reader: &mut dyn Reader, workflow: i64, only_drafts: bool) -> Result<Vec<Statement>, Unseen> {
+    let mut actions = Vec::new();
+    list::each_row(reader, Table::Action, workflow, |row| actions.push(row))?;
+    let of_jobs = |row: &Row| is_of_jobs(rows::text(row, Table::Action, "trigger_type").unwrap_or_default());
+    let stay = if only_drafts && actions.iter().any(of_jobs) { stay_ended(reader, workflow)? } else { HashSet::new() };
+    Ok(actions.iter().map(|row| rearmed(row, only_drafts, &stay)).collect())
 }
 
-fn rearmed(reader: &mut dyn Reader, row: &Row, only_drafts: bool) -> Result<Statement, Unseen> {
+/// Jobs that have ended and wait for no draft: a partial initialize leaves them as they are.
+fn stay_ended(reader: &mut dyn Reader, workflow: i64) -> Result<HashSet<JobId>, Unseen> {
+    let (_, Rows::Graph(found)) = reader.read(&Read::Graph(WorkflowId(workflow)))? else {
+        unreachable!("a reader answers with the twin of what was asked")
+    };
+    let GraphRows { jobs, mut edges, implied } = *found;
+    edges.direct.extend(implied);
+    let graph = Graph::new(WorkflowId(workflow), &jobs, &edges);
+    let drafts = (0..).zip(&jobs).filter(|(_, job)| job.state == JobState::Draft).map(|(place, _)| place);
+    let begin_anew = graph.downstream(drafts);
+    let ended = jobs.iter().zip(begin_anew).filter(|(job, anew)| job.state.has_ended() && !anew);
+    Ok(ended.map(|(job, _)| job.id).collect())
+}
+
+fn rearmed(row: &Row, only_drafts: bool, stay_ended: &HashSet<JobId>) -> Statement {
     let int = |column| rows::int(row, Table::Action, column);
     let id = int("id");
     if int("is_recovery") != 0 {
-        return Ok(Statement::Delete { table: Table::Action, id });
+        return Statement::Delete { table: Table::Action, id };
     }
     let trigger = rows::text(row, Table::Action, "trigger_type").unwrap_or_default();
     // Counts of jobs and of the workflow's end are read off whenever somebody asks.
@@ -265,7 +275,8 @@ fn rearmed(reader: &mut dyn Reader, row: &Row, only_drafts: bool) -> Result<Stat
         && match trigger {
             "on_workflow_start" => true,
             trigger if is_of_jobs(trigger) && !job_ids(row).is_empty() => {
-                count_jobs(reader, row, JobState::has_ended)? >= int("required_triggers")
+                let done = job_ids(row).into_iter().filter(|job| stay_ended.contains(job)).count();
+                done as i64 >= int("required_triggers")
             }
             _ => false,
         };
@@ -274,5 +285,5 @@ fn rearmed(reader: &mut dyn Reader, row: &Row, only_drafts: bool) -> Result<Stat
     if !stays_done {
         set.extend([(place("executed"), Value::Int(0)), (place("executed_by"), Value::Null)]);
     }
-    Ok(Statement::Update { table: Table::Action, id, only_if: Vec::new(), set })
+    Statement::Update { table: Table::Action, id, only_if: Vec::new(), set }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forebay_domain::batch::WorkflowRow;
 use forebay_domain::catalog::{Row, Statement, StatementOutcome, Table};
-use forebay_domain::command::{Answer, Command, NewWorkflow};
+use forebay_domain::command::{Answer, Command, NewWorkflow, Scope};
 use forebay_domain::ids::WorkflowId;
 use forebay_domain::port::Reader;
 use forebay_wire::{
@@ -326,10 +326,14 @@ async fn carry_out(door: Door, task: TaskModel, only_drafts: bool, user: String)
 
 /// Initializes; a task that it is done for ends with it.
 async fn initialize(door: &Door, id: i64, only_drafts: bool, task: Option<i64>, user: &str) -> Result<(), Fault> {
-    let mut statements = door.look(move |reader| changed::forget(reader, id)).await?;
+    let beside = move |reader: &mut dyn Reader| {
+        let mut statements = changed::forget(reader, id)?;
+        statements.extend(actions::rearm(reader, id, only_drafts)?);
+        Ok(statements)
+    };
+    let mut statements = door.look_of(Scope::Workflow(WorkflowId(id)), beside).await?;
     statements.extend(task.map(|task| tasks::ended(door, task, None)));
     done(door, with(statements, Command::Initialize { workflow: WorkflowId(id), only_drafts })).await?;
-    actions::rearm(door, id, only_drafts).await?;
     // torc has the two words the other way round than they read.
     let kind = if only_drafts { "workflow_started" } else { "workflow_reinitialized" };
     let said = json!({
