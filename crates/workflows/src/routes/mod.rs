@@ -14,6 +14,7 @@ mod running;
 mod schedulers;
 mod spawn;
 mod status;
+mod untie;
 mod workflows;
 
 use hyper::body::{Body as HttpBody, Bytes};
@@ -170,7 +171,7 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
         ["files"] => match *method {
             Method::GET => catalog::list_files(door, call).await,
             Method::POST => catalog::create_file(door, call).await,
-            Method::DELETE => catalog::delete_all(door, &FILES, call).await,
+            Method::DELETE => untie::delete_all(door, &FILES, call).await,
             _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
         },
         ["files", id] => {
@@ -178,14 +179,14 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
             match *method {
                 Method::GET => catalog::get(door, &FILES, id).await,
                 Method::PUT => catalog::update_file(door, id, call).await,
-                Method::DELETE => catalog::delete(door, &FILES, id).await,
+                Method::DELETE => untie::delete(door, &FILES, id).await,
                 _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
             }
         }
         ["user_data"] => match *method {
             Method::GET => catalog::list_user_data(door, call).await,
             Method::POST => catalog::create_user_data(door, call).await,
-            Method::DELETE => catalog::delete_all(door, &USER_DATA, call).await,
+            Method::DELETE => untie::delete_all(door, &USER_DATA, call).await,
             _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,POST")),
         },
         ["user_data", id] => {
@@ -193,7 +194,7 @@ async fn route_rest(door: &Door, method: &Method, segments: &[&str], call: &Call
             match *method {
                 Method::GET => catalog::get(door, &USER_DATA, id).await,
                 Method::PUT => catalog::update_user_data(door, id, call).await,
-                Method::DELETE => catalog::delete(door, &USER_DATA, id).await,
+                Method::DELETE => untie::delete(door, &USER_DATA, id).await,
                 _ => Err(Fault::method_not_allowed("DELETE,GET,HEAD,PUT")),
             }
         }

@@ -341,3 +341,35 @@ async fn a_draft_waits_for_what_it_was_last_told_to() {
     assert_eq!(world.status_of(c).await, "ready");
     world.stop().await;
 }
+
+#[tokio::test]
+async fn jobs_list_no_file_and_no_user_data_that_is_deleted() {
+    let world = World::start().await;
+    let w = world.workflow().await;
+    let file = |name: &str| json!({"workflow_id": w, "name": name, "path": name});
+    let (f, g) = (id(&world.post("/files", file("f")).await), id(&world.post("/files", file("g")).await));
+    let data = json!({"workflow_id": w, "name": "d", "data": {"x": 1}});
+    let d = id(&world.post("/user_data", data).await);
+    let jobs = world
+        .jobs(
+            w,
+            vec![
+                json!({"name": "writer", "output_file_ids": [f, g]}),
+                json!({"name": "reader", "input_file_ids": [f, g], "input_user_data_ids": [d]}),
+            ],
+        )
+        .await;
+    world.run(w).await;
+    world.delete(&format!("/files/{f}")).await;
+    let (writer, reader) =
+        (world.get(&format!("/jobs/{}", jobs[0])).await, world.get(&format!("/jobs/{}", jobs[1])).await);
+    assert_eq!((&writer["output_file_ids"], &reader["input_file_ids"]), (&json!([g]), &json!([g])));
+    let claimed = world.claim(w, 5).await;
+    assert_eq!(claimed[0]["output_file_ids"], json!([g]), "nor is one handed out that lists it");
+    world.delete(&format!("/files?workflow_id={w}")).await;
+    world.delete(&format!("/user_data/{d}")).await;
+    let reader = world.get(&format!("/jobs/{}", jobs[1])).await;
+    assert_eq!((reader.get("input_file_ids"), reader.get("input_user_data_ids")), (None, None));
+    assert_eq!(world.refused(Method::DELETE, &format!("/files/{f}"), None).await.0, 404);
+    world.stop().await;
+}
