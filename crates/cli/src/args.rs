@@ -240,11 +240,11 @@ impl ServeArgs {
 #[derive(Debug, Args)]
 pub struct AccessArgs {
     /// A file with `user:password`, or with a token. The variable FOREBAY_CREDENTIALS may hold the same.
-    #[arg(long = "credentials", value_name = "FILE", env = "FOREBAY_CREDENTIALS_FILE")]
+    #[arg(long = "credentials", value_name = "FILE", env = "FOREBAY_CREDENTIALS_FILE", global = true)]
     pub credentials_file: Option<PathBuf>,
     /// A file of certificates in PEM, one of which vouches for a server with TLS, instead of those that
     /// this machine trusts.
-    #[arg(long, value_name = "FILE", env = "FOREBAY_CA")]
+    #[arg(long, value_name = "FILE", env = "FOREBAY_CA", global = true)]
     pub ca: Option<PathBuf>,
 }
 

@@ -53,6 +53,27 @@ fn a_workflow_is_created_run_and_looked_at_on_a_server_with_tls_and_credentials(
 }
 
 #[test]
+fn tasks_are_enqueued_and_looked_after_on_a_server_with_tls_and_credentials() {
+    let scratch = Scratch::new();
+    let server = serve(&scratch);
+    let enqueue = ["tasks", "enqueue", "--application", "shop", "--namespace", "mail", "--task", "send"];
+    let url = ["--url", &server.url];
+    forebay(&scratch, "ada:secret", &[&enqueue[..], &["--id", "one"], &url].concat()).exits(0);
+    scratch.write("token", "0123456789abcdef\n");
+    let ca = format!("{FIXTURES}/localhost.pem");
+    let access = ["--credentials", "token", "--ca", &ca];
+    let before = [&["tasks"], &url[..], &access, &["status", "one", "--json"]].concat();
+    assert_eq!(scratch.forebay(&before).exits(0).json()["state"], "pending");
+    let behind = [&["tasks", "cancel", "one"], &url[..], &access].concat();
+    scratch.forebay(&behind).exits(0);
+    let strange = scratch.forebay(&[&["tasks", "applications"], &url[..]].concat()).exits(1);
+    assert!(strange.err.contains("certificate"), "{strange:?}");
+    let wrong = forebay(&scratch, "ada:wrong", &[&["tasks", "applications"], &url[..]].concat()).exits(1);
+    assert!(wrong.err.contains("Unauthorized"), "{wrong:?}");
+    assert_eq!(server.end("TERM").code, 0);
+}
+
+#[test]
 fn who_is_not_known_or_does_not_know_the_server_is_told_so() {
     let scratch = Scratch::new();
     let server = serve(&scratch);
