@@ -168,6 +168,33 @@ async fn a_job_that_another_ones_failure_canceled_has_a_result_until_it_waits_ag
 }
 
 #[tokio::test]
+async fn a_reset_of_many_layers_costs_what_it_touches() {
+    // By path there are four to the eleventh ways through it: torc-server goes them all.
+    let world = World::start().await;
+    let w = world.workflow().await;
+    let mut layer: Vec<i64> = Vec::new();
+    let mut first = Vec::new();
+    for depth in 0..11 {
+        let job = |n| json!({"name": format!("l{depth}_{n}"), "depends_on_job_ids": layer});
+        layer = world.jobs(w, (0..4).map(job).collect()).await;
+        if depth == 0 {
+            first.clone_from(&layer);
+        }
+    }
+    world.run(w).await;
+    let node = world.node(w).await;
+    world.claim(w, 4).await;
+    for job in first {
+        world.post(&format!("/jobs/{job}/complete_job/failed/1"), result(w, job, node, "failed")).await;
+    }
+    let begin = std::time::Instant::now();
+    let reset = world.post(&format!("/workflows/{w}/reset_job_status?failed_only=true"), json!({})).await;
+    assert_eq!(reset["updated_count"], 44);
+    assert!(begin.elapsed().as_secs() < 5, "it took {:?}", begin.elapsed());
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_canceled_workflows_running_jobs_have_results() {
     let world = World::start().await;
     let (w, jobs) = world.ready_jobs(3).await;
