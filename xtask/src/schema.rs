@@ -38,7 +38,9 @@ pub fn run(cases: u32, seed: u64, profile: Profile) -> anyhow::Result<()> {
     for (name, text) in [("w.yaml", WORKFLOW), ("f.txt", ""), ("schemathesis.toml", CONFIG)] {
         std::fs::write(folder.path().join(name), text)?;
     }
-    let server = Server::start(&binary, &folder.path().join("schema.db"), "process")?;
+    let queues = folder.path().join("queues");
+    let queues = ["--queues", queues.to_str().context("a path of text")?];
+    let server = Server::start_with(&binary, &folder.path().join("schema.db"), "process", &queues)?;
     let url = format!("http://{}", server.address);
     for _ in 0..3 {
         let mut create = Command::new(&binary);

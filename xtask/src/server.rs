@@ -45,8 +45,13 @@ pub struct Server {
 impl Server {
     /// `forebay serve`, once it listens.
     pub fn start(binary: &Path, db: &Path, durability: &str) -> anyhow::Result<Server> {
+        Server::start_with(binary, db, durability, &[])
+    }
+
+    /// The same, with more on its command line.
+    pub fn start_with(binary: &Path, db: &Path, durability: &str, more: &[&str]) -> anyhow::Result<Server> {
         let mut command = Command::new(binary);
-        command.args(["serve", "--http", "127.0.0.1:0", "--durability", durability, "--db"]).arg(db);
+        command.args(["serve", "--http", "127.0.0.1:0", "--durability", durability, "--db"]).arg(db).args(more);
         Server::listen(command)
     }
 

@@ -5,6 +5,8 @@
 //! `{"error": reason}`: 404 for what is not there, 409 for a conflict, 422 for a body or a query
 //! that says nothing, 503 when to try again.
 
+mod openapi;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::{Error, Job, JobQueue, Json, Options, Query, is_queue_name};
+
+pub use openapi::openapi;
 
 /// The queue of the routes that name none.
 const DEFAULT: &str = "jobq";

@@ -13,9 +13,9 @@ const PAGE: &str = "/docs";
 const HTML: &[u8] = include_bytes!("browse.html");
 
 /// The answer to a request for one of these paths; `None` for another.
-pub(crate) fn answer(method: &Method, path: &str) -> Option<Response<Full<Bytes>>> {
+pub(crate) fn answer(method: &Method, path: &str, document: &Bytes) -> Option<Response<Full<Bytes>>> {
     let (body, content_type) = match path {
-        DOCUMENT => (forebay_workflows::openapi_json(), "application/json"),
+        DOCUMENT => (document.clone(), "application/json"),
         PAGE => (Bytes::from_static(HTML), "text/html; charset=utf-8"),
         _ => return None,
     };
@@ -39,14 +39,17 @@ mod tests {
 
     #[test]
     fn the_document_and_its_page_can_be_read_and_nothing_else() {
-        let document = answer(&Method::GET, DOCUMENT).expect("it is there");
+        let document = answer(&Method::GET, DOCUMENT, &Bytes::new()).expect("it is there");
         assert_eq!(
             (document.status(), &document.headers()[header::CONTENT_TYPE]),
             (StatusCode::OK, &HeaderValue::from_static("application/json"))
         );
-        assert_eq!(answer(&Method::HEAD, PAGE).expect("it is there").status(), StatusCode::OK);
-        assert_eq!(answer(&Method::POST, PAGE).expect("it is there").status(), StatusCode::METHOD_NOT_ALLOWED);
-        assert!(answer(&Method::GET, "/docs/").is_none());
+        assert_eq!(answer(&Method::HEAD, PAGE, &Bytes::new()).expect("it is there").status(), StatusCode::OK);
+        assert_eq!(
+            answer(&Method::POST, PAGE, &Bytes::new()).expect("it is there").status(),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
+        assert!(answer(&Method::GET, "/docs/", &Bytes::new()).is_none());
     }
 
     #[test]

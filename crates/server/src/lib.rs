@@ -7,6 +7,7 @@ pub mod tls;
 mod browse;
 mod grpc;
 mod metrics;
+mod openapi;
 mod progress;
 
 use std::convert::Infallible;
@@ -106,6 +107,8 @@ struct Doors {
     tasks: Tasks,
     queues: Option<Queues>,
     requests: Arc<Requests>,
+    /// What all of them answer to, written down.
+    openapi: Bytes,
 }
 
 impl Doors {
@@ -115,7 +118,7 @@ impl Doors {
             Ok(None) => {}
             Err(auth::Unauthorized) => return auth::unauthorized().map(Either::Left),
         }
-        if let Some(response) = browse::answer(request.method(), request.uri().path()) {
+        if let Some(response) = browse::answer(request.method(), request.uri().path(), &self.openapi) {
             return response.map(Either::Left);
         }
         if request.uri().path() == metrics::PATH {
@@ -189,6 +192,7 @@ impl Server {
             tasks,
             queues: queues.clone(),
             requests: Arc::default(),
+            openapi: openapi::document(queues.is_some()),
         };
         let permits = Arc::new(Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS)));
         tokio::spawn(progress::tell(engine, watched.clone()));

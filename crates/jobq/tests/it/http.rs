@@ -151,3 +151,19 @@ async fn a_queue_is_a_file_that_the_library_opens() {
     rig.door.close();
     assert_eq!(rig.get("/job/1").await.0, 200, "it is opened again");
 }
+
+#[tokio::test]
+async fn every_route_is_written_down_and_nothing_else_is() {
+    let rig = Rig::new();
+    let document = forebay_jobq::http::openapi();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let path = path.replace("{queue}", "q").replace("{job}", "1");
+        let path = path.strip_prefix("/api/v0").expect("all begin so");
+        for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
+            let (status, answer) = rig.send(method.clone(), path, "").await;
+            let is_there = status != 405 && answer["error"] != "there is nothing here";
+            let is_described = item.get(method.as_str().to_lowercase()).is_some();
+            assert_eq!(is_there, is_described, "{method} {path}: {status} {answer}");
+        }
+    }
+}
