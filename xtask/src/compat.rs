@@ -84,7 +84,7 @@ fn environment() -> anyhow::Result<String> {
 }
 
 /// torc's command line, unoptimized; built once.
-fn torc() -> anyhow::Result<PathBuf> {
+pub fn torc() -> anyhow::Result<PathBuf> {
     install("torc", &["--profile", "dev"], &[("CARGO_PROFILE_DEV_DEBUG", "0")])
 }
 

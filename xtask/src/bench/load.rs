@@ -220,7 +220,7 @@ async fn eight_jobs(
 }
 
 /// The ids of jobs in an answer.
-fn ids(answer: &str) -> impl Iterator<Item = &str> {
+pub(super) fn ids(answer: &str) -> impl Iterator<Item = &str> {
     answer.split("{\"id\":").skip(1).filter_map(|rest| rest.split([',', '}']).next())
 }
 

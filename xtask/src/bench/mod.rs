@@ -1,13 +1,16 @@
 //! Benchmarks: each measures both sides in one run, in turn, and prints their ratio. Absolute
 //! figures are this machine's, today; the ratio is what may be quoted.
 
+mod burst;
 pub mod echo;
 mod graph;
 mod hour;
+mod lists;
 mod load;
 mod neighbour;
 mod run;
 mod start;
+mod torcs;
 mod workflows;
 
 use clap::Subcommand;
@@ -90,6 +93,53 @@ pub enum Bench {
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
     },
+    /// Runners whose jobs end all at once, and completions at a steady rate, beside a bare echo.
+    Burst {
+        #[arg(long, default_value_t = 2_000)]
+        runners: usize,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Completions a second.
+        #[arg(long, default_value_t = 2_000)]
+        rate: usize,
+        #[arg(long, default_value_t = 10)]
+        seconds: usize,
+        #[arg(long, default_value = "process")]
+        durability: String,
+        /// A binary that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// Lists of the jobs, ready jobs, results and dependents of a workflow of 10 000 jobs.
+    Lists {
+        /// torc-server 1.0.0 takes part.
+        #[arg(long)]
+        with_peer: bool,
+        /// A binary that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// A workflow like torc's `scale_test`, created and initialized by torc's command line on both servers:
+    /// time and memory.
+    Scale {
+        /// Without the four barriers.
+        #[arg(long, default_value_t = 100_000)]
+        jobs: usize,
+        /// A binary of Forebay that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// A chain of jobs with torc's runner and ours.
+    Chain {
+        #[arg(long, default_value_t = 10)]
+        stages: usize,
+        /// On torc-server, too, with its default interval: half a minute a stage.
+        #[arg(long)]
+        with_peer: bool,
+        /// A binary of Forebay that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
     /// Lifecycles and submissions: the machine alone, over several numbers of lanes; then through the
     /// engine and SQLite in each mode, beside a bare loop that writes the same rows.
     Engine {
@@ -129,6 +179,12 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Workflows { peer, seconds, ready_max, runners, binary } => {
             workflows::run(&peer, seconds, ready_max, runners, binary)
         }
+        Bench::Burst { runners, rounds, rate, seconds, durability, binary } => {
+            burst::run(burst::Plan { runners, rounds, rate, seconds }, &durability, binary)
+        }
+        Bench::Lists { with_peer, binary } => lists::run(with_peer, binary),
+        Bench::Scale { jobs, binary } => torcs::scale(jobs, binary),
+        Bench::Chain { stages, with_peer, binary } => torcs::chain(stages, with_peer, binary),
         Bench::Start { ready, binary } => start::run(ready, binary),
         Bench::Engine { quick } => engine(quick),
         Bench::Store => crate::ci::sh(
