@@ -9,6 +9,7 @@ mod grpc;
 mod metrics;
 mod openapi;
 mod progress;
+mod rules;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -38,6 +39,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::auth::Gate;
 use crate::grpc::Grpc;
 use crate::metrics::{Door, Requests};
+use crate::rules::RulesFile;
 use crate::tls::Tls;
 
 /// What to listen on, and within which bounds. Plain values.
@@ -54,6 +56,8 @@ pub struct Options {
     pub tasks: forebay_tasks::Options,
     /// Secrets, a line each, one of which must sign each call over gRPC; without it none need be signed.
     pub grpc_secrets: Option<PathBuf>,
+    /// Which tasks are dropped, and what share each namespace has: a file that is followed.
+    pub task_rules: Option<PathBuf>,
     /// Who may come in.
     pub auth: auth::Options,
     /// Without it, connections are not secured.
@@ -72,6 +76,7 @@ impl Options {
             workflows: forebay_workflows::Options::default(),
             tasks: forebay_tasks::Options::default(),
             grpc_secrets: None,
+            task_rules: None,
             auth: auth::Options::default(),
             tls: None,
             queues: None,
@@ -90,6 +95,10 @@ pub enum StartError {
     Secrets { path: PathBuf, source: io::Error },
     #[error("there is no secret in {}", path.display())]
     NoSecret { path: PathBuf },
+    #[error("the rules for tasks {} cannot be read", path.display())]
+    Rules { path: PathBuf, source: io::Error },
+    #[error("the rules for tasks {}: {source}", path.display())]
+    BadRules { path: PathBuf, source: forebay_tasks::BadRules },
     #[error("the tasks cannot be read")]
     Tasks(#[source] forebay_engine::Error),
     #[error(transparent)]
@@ -169,6 +178,14 @@ impl Server {
             tasks.secrets = grpc::secrets(path)?;
         }
         let tasks = Tasks::open(engine.clone(), tasks).await.map_err(StartError::Tasks)?;
+        if let Some(path) = options.task_rules {
+            let unread = |source| StartError::Rules { path: path.clone(), source };
+            let file = RulesFile::open(path.clone()).map_err(unread)?;
+            let rules = file.rules().map_err(|source| StartError::BadRules { path, source })?;
+            // Before anybody can take a task.
+            tasks.set_rules(rules).await.map_err(StartError::Tasks)?;
+            tokio::spawn(file.follow(tasks.clone(), watched.clone()));
+        }
         let grpc = match options.grpc {
             Some(at) => {
                 let tls = options.tls.as_ref().map(|tls| Tls::new(tls, b"h2")).transpose()?;

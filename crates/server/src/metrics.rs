@@ -4,8 +4,8 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use forebay_engine::{Counters, Distribution, EngineHandle, Stats};
-use forebay_tasks::Door as Tasks;
 use forebay_tasks::push::Standing;
+use forebay_tasks::{Door as Tasks, Dropped};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{self, HeaderValue};
@@ -81,6 +81,7 @@ async fn render(engine: &EngineHandle, tasks: &Tasks, requests: &Requests) -> St
     page.family("forebay_build_info", "gauge", "This program; always 1.");
     page.sample("forebay_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
     page.requests(requests);
+    page.dropped(tasks.dropped());
     page.engine(&engine.counters());
     if let Some(standing) = tasks.pushed() {
         page.pushes(&standing);
@@ -119,6 +120,13 @@ impl Page {
         let over = requests.over.load(Relaxed);
         let in_flight = requests.begun.load(Relaxed).saturating_sub(over);
         self.gauge("forebay_http_requests_in_flight", "Requests that are being answered.", in_flight);
+    }
+
+    fn dropped(&mut self, dropped: Dropped) {
+        let name = "forebay_tasks_dropped_total";
+        self.family(name, "counter", "Tasks that the rules dropped: as they came, or where they waited.");
+        self.sample(name, &[("at", "enqueue")], dropped.at_enqueue);
+        self.sample(name, &[("at", "waiting")], dropped.waiting);
     }
 
     fn engine(&mut self, counters: &Counters) {

@@ -10,6 +10,7 @@ use forebay_engine::{EngineHandle, Error};
 use tokio::sync::{Mutex, watch};
 
 use crate::fault::Fault;
+use crate::rulings::Rulings;
 
 /// By their names.
 pub type Known = BTreeMap<String, WorkflowId>;
@@ -55,7 +56,7 @@ impl Applications {
     }
 
     /// The application of this name; it is made if it is not there. Not to be dropped before it is done.
-    pub async fn get(&self, engine: &EngineHandle, name: &str) -> Result<WorkflowId, Fault> {
+    pub async fn get(&self, engine: &EngineHandle, rulings: &Rulings, name: &str) -> Result<WorkflowId, Fault> {
         if let Some(workflow) = self.find(name) {
             return Ok(workflow);
         }
@@ -69,9 +70,14 @@ impl Applications {
         let made = engine.call(Command::CreateApplication { name: name.into() }).await?;
         let Answer::Created(id) = made else { unreachable!("a creation is answered with an id") };
         let workflow = WorkflowId(id);
-        self.known.send_modify(|known| {
-            Arc::make_mut(known).insert(name.to_owned(), workflow);
-        });
+        let mut known = (*self.all()).clone();
+        known.insert(name.to_owned(), workflow);
+        // Before its first task: its bounds hold from then on.
+        let _telling = rulings.hold().await;
+        let told = rulings.tell(engine, &rulings.now(), &known).await;
+        // It is there, come what may.
+        self.known.send_replace(Arc::new(known));
+        told?;
         Ok(workflow)
     }
 }

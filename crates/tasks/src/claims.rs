@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_domain::command::{Answer, Claim, ClaimOrder, Claimed, Command};
+use forebay_domain::command::{Answer, Claim, ClaimOrder, Command};
 use forebay_domain::ids::{Timestamp, WorkflowId};
 use forebay_domain::job::{JobRow, Payload};
 use forebay_domain::lane::LabelSet;
@@ -25,6 +25,12 @@ pub(crate) struct Wanted {
 
 /// A task as the engine hands it out.
 pub(crate) type Taken = (JobRow, Payload);
+
+/// Tasks that one request has dropped at most.
+const DROPS_MAX: usize = 100;
+
+/// Applications that one request asks in their turns, before it asks all.
+const TURNS_MAX: usize = 16;
 
 /// How much longer than its hold a request may take: for the commit of what it takes.
 const SLACK: Duration = Duration::from_secs(2);
@@ -70,14 +76,35 @@ impl Door {
         wait_until: Option<Timestamp>,
     ) -> Result<Option<Taken>, Error> {
         let claim = claim_of(workflow, namespace, wait_until);
-        match self.engine().call(Command::Claim(claim)).await? {
-            Answer::Claimed(claimed) => Ok(first(claimed)),
-            other => unreachable!("a claim was answered with {other:?}"),
+        // Of those that the rules drop the next one may be, too.
+        for _ in 0..DROPS_MAX {
+            let Answer::Claimed(claimed) = self.engine().call(Command::Claim(claim.clone())).await? else {
+                unreachable!("a claim is answered as one")
+            };
+            if claimed.jobs.is_empty() {
+                return Ok(None);
+            }
+            if let Some(taken) = self.sift(claimed.jobs).await?.pop() {
+                return Ok(Some(taken));
+            }
         }
+        Ok(None)
     }
 
-    /// From whichever application has one first.
+    /// From the application whose turn it is; if none is known to have one, from whichever has one first.
     async fn any(&self, wait_until: Option<Timestamp>) -> Result<Option<Taken>, Error> {
+        for _ in 0..TURNS_MAX {
+            let known = self.applications().all();
+            let pulled = known.iter().filter(|(name, _)| self.is_pulled(Some(name))).map(|(_, workflow)| *workflow);
+            let Some(workflow) = self.turns().next(pulled) else { break };
+            match self.claim(workflow, None, None).await? {
+                Some(taken) => {
+                    self.turns().has_some(workflow);
+                    return Ok(Some(taken));
+                }
+                None => self.turns().has_none(workflow),
+            }
+        }
         loop {
             let known = self.applications().all();
             let pulled = known.iter().filter(|(name, _)| self.is_pulled(Some(name))).map(|(_, workflow)| *workflow);
@@ -94,6 +121,7 @@ impl Door {
             let first = async {
                 while let Some(taken) = claims.next().await {
                     if let Some(taken) = taken? {
+                        self.turns().has_some(taken.0.workflow);
                         return Ok(Some(taken));
                     }
                 }
@@ -138,8 +166,4 @@ pub(crate) fn rendered(row: &JobRow, payload: &Payload) -> Option<(String, Activ
 pub(crate) fn claim_of(workflow: WorkflowId, namespace: Option<&str>, wait_until: Option<Timestamp>) -> Claim {
     let labels = LabelSet::new(namespace.map(Into::into));
     Claim { workflow, limit: 1, labels, by: ClaimOrder::Lanes, start_on: None, leased: false, wait_until }
-}
-
-pub(crate) fn first(claimed: Claimed) -> Option<Taken> {
-    claimed.jobs.into_iter().next()
 }

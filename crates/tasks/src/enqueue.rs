@@ -38,6 +38,8 @@ pub(crate) struct Enqueued {
     pub id: String,
     /// A task of its application has this id already: nothing was done.
     pub was_there: bool,
+    /// The rules drop it: nothing was done.
+    pub dropped: bool,
 }
 
 /// Ids that are being enqueued: who comes with the same one waits until that is done.
@@ -105,18 +107,31 @@ impl Door {
             return Err(Fault::Invalid(format!("a request enqueues 1 to {TASKS_MAX} tasks, not {}", tasks.len())));
         }
         let now = self.engine().now();
+        let (rules, mut dropped) = (self.rulings().now(), Vec::new());
         let mut of: BTreeMap<String, Vec<Arrival>> = BTreeMap::new();
         for (place, task) in tasks.into_iter().enumerate() {
-            let (application, name, job) = arrival(task, now, self.options())?;
-            of.entry(application).or_default().push(Arrival { place, name, job });
+            let said =
+                task.activation.known().map_err(|error| Fault::Invalid(format!("it is no activation: {error}")))?;
+            let is_dropped = rules.drop_any() && self.is_dropped(&rules, &said);
+            let (application, name, job) = arrival(task, said, now, self.options())?;
+            if is_dropped {
+                dropped.push((place, Enqueued { id: name, was_there: false, dropped: true }));
+            } else {
+                of.entry(application).or_default().push(Arrival { place, name, job });
+            }
         }
+        self.rulings().note_at_enqueue(dropped.len() as u64);
         let door = self.clone();
         // It goes on when its caller leaves: ids are taken until it is known what became of them.
         let enqueued = tokio::spawn(async move {
-            let mut all = Vec::new();
+            let mut all = dropped;
             for (application, arrivals) in of {
-                let workflow = door.applications().get(door.engine(), &application).await?;
+                let workflow = door.applications().get(door.engine(), door.rulings(), &application).await?;
+                door.turns().weigh(workflow, rules.weight(&application));
                 all.extend(door.enqueue(workflow, arrivals).await?);
+                if door.is_pulled(Some(&application)) {
+                    door.turns().has_some(workflow);
+                }
             }
             all.sort_unstable_by_key(|(place, _)| *place);
             Ok(all.into_iter().map(|(_, enqueued)| enqueued).collect())
@@ -133,7 +148,7 @@ impl Door {
         let (mut enqueued, mut places, mut jobs) = (Vec::with_capacity(arrivals.len()), Vec::new(), Vec::new());
         for Arrival { place, name, job } in arrivals {
             if let Some(id) = there.get(&name) {
-                enqueued.push((place, Enqueued { id: id.clone(), was_there: true }));
+                enqueued.push((place, Enqueued { id: id.clone(), was_there: true, dropped: false }));
                 continue;
             }
             if !name.is_empty() {
@@ -148,7 +163,7 @@ impl Door {
             let Answer::Created(first) = made else { unreachable!("new jobs are answered with an id") };
             for ((place, name), job) in places.into_iter().zip(first..) {
                 let id = if name.is_empty() { ident::own(JobId(job), 0) } else { name };
-                enqueued.push((place, Enqueued { id, was_there: false }));
+                enqueued.push((place, Enqueued { id, was_there: false, dropped: false }));
             }
         }
         Ok(enqueued)
@@ -174,9 +189,8 @@ impl Door {
 }
 
 /// The application of a new task, its name, and the job that it becomes.
-fn arrival(task: NewTask, now: Timestamp, options: &Options) -> Result<(String, String, NewJob), Fault> {
+fn arrival(task: NewTask, known: Known, now: Timestamp, options: &Options) -> Result<(String, String, NewJob), Fault> {
     let NewTask { activation, priority, delay_ms, expires_ms } = task;
-    let known = activation.known().map_err(|error| Fault::Invalid(format!("it is no activation: {error}")))?;
     let Known { id, namespace, taskname, received_at, retry_state, processing_deadline_duration, .. } = known;
     let application = known.application.filter(|name| !name.is_empty());
     let application = application.unwrap_or_else(|| options.default_application.clone());
@@ -237,7 +251,7 @@ mod tests {
     fn arrive(known: Known) -> Result<(String, String, NewJob), Fault> {
         let activation = Activation::from_bytes(known.encode_to_vec());
         let task = NewTask { activation, priority: 3, delay_ms: None, expires_ms: None };
-        arrival(task, Timestamp(100_000), &Options::default())
+        arrival(task, known, Timestamp(100_000), &Options::default())
     }
 
     #[test]

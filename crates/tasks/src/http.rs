@@ -199,6 +199,8 @@ struct EnqueuedBody {
 struct EnqueuedTask {
     id: String,
     was_there: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dropped: bool,
 }
 
 async fn enqueue(door: &Door, body: &[u8]) -> Result<EnqueuedBody, Fault> {
@@ -214,7 +216,8 @@ async fn enqueue(door: &Door, body: &[u8]) -> Result<EnqueuedBody, Fault> {
         });
     }
     let enqueued = door.enqueue_all(tasks).await?;
-    let tasks = enqueued.into_iter().map(|task| EnqueuedTask { id: task.id, was_there: task.was_there });
+    let tasks =
+        enqueued.into_iter().map(|task| EnqueuedTask { id: task.id, was_there: task.was_there, dropped: task.dropped });
     Ok(EnqueuedBody { tasks: tasks.collect() })
 }
 

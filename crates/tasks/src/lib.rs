@@ -21,9 +21,14 @@ mod ident;
 mod manage;
 mod ours;
 mod reports;
+mod rules;
+mod rulings;
 mod signatures;
 mod stream;
+mod turns;
 
+pub use crate::rules::{BadRules, Rules};
+pub use crate::rulings::Dropped;
 pub use crate::signatures::Secrets;
 
 use std::sync::{Arc, Weak};
@@ -47,7 +52,9 @@ use crate::grants::Grants;
 use crate::proto::ours::tasks_server::TasksServer;
 use crate::proto::taskbroker::consumer_service_server::ConsumerServiceServer;
 use crate::push::Pushes;
+use crate::rulings::Rulings;
 use crate::signatures::Guard;
+use crate::turns::Turns;
 
 /// The bounds of the door. Plain values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +108,8 @@ struct Shared {
     applications: Applications,
     grants: Grants,
     names: Names,
+    rulings: Rulings,
+    turns: Turns,
     stopping: watch::Sender<bool>,
     pushes: Pushes,
 }
@@ -114,9 +123,10 @@ impl Door {
         let applications = Applications::load(&engine, options.applications_max).await?;
         let (grants, names) = (Grants::new(options.grants_max), Names::default());
         let stopping = watch::Sender::new(false);
+        let (rulings, turns) = (Rulings::default(), Turns::default());
         let shared = Arc::new_cyclic(|shared| {
             let pushes = Pushes::new(&options.push, || Connection::new(Weak::clone(shared)));
-            Shared { engine, options, applications, grants, names, stopping, pushes }
+            Shared { engine, options, applications, grants, names, rulings, turns, stopping, pushes }
         });
         Ok(Door { shared })
     }
@@ -194,6 +204,14 @@ impl Door {
 
     fn names(&self) -> &Names {
         &self.shared.names
+    }
+
+    fn rulings(&self) -> &Rulings {
+        &self.shared.rulings
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.shared.turns
     }
 
     /// The moment until which a request for a task that came now may wait, if it may.

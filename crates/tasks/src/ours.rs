@@ -18,7 +18,11 @@ impl Tasks for Door {
             expires_ms: task.expires_ms,
         });
         let enqueued = self.enqueue_all(tasks.collect()).await?;
-        let tasks = enqueued.into_iter().map(|task| ours::Enqueued { id: task.id, was_there: task.was_there });
+        let tasks = enqueued.into_iter().map(|task| ours::Enqueued {
+            id: task.id,
+            was_there: task.was_there,
+            dropped: task.dropped,
+        });
         Ok(Response::new(ours::EnqueueResponse { tasks: tasks.collect() }))
     }
 

@@ -11,7 +11,7 @@ use forebay_domain::port::{JobView, TaskName};
 use forebay_domain::state::JobState;
 
 use crate::Door;
-use crate::claims::{Taken, Wanted, claim_of, first};
+use crate::claims::{Taken, Wanted, claim_of};
 use crate::connection::Connection;
 use crate::fault::Fault;
 use crate::grants::Attempt;
@@ -117,7 +117,8 @@ impl Door {
         for (job, refused) in outcomes.iter().filter_map(|(job, outcome)| Some((job, outcome.as_ref().err()?))) {
             tracing::debug!(job = job.0, ?refused, "what was reported of an attempt that is over is passed over");
         }
-        Ok(claimed.and_then(first))
+        let taken = claimed.map(|claimed| claimed.jobs).unwrap_or_default();
+        Ok(self.sift(taken).await?.pop())
     }
 
     /// Which attempt is meant: the one that this connection, or the endpoint behind it, got by this id; if

@@ -72,6 +72,9 @@ pub struct Settings {
     /// Secrets, a line each, one of which must sign each call over gRPC, as taskbroker's rpc_secret does.
     #[arg(long, value_name = "FILE", env = "FOREBAY_GRPC_SECRETS")]
     pub grpc_secrets: Option<PathBuf>,
+    /// Which tasks are dropped, and what share and bound each namespace has: TOML, read again when it changes.
+    #[arg(long, value_name = "FILE", env = "FOREBAY_TASK_RULES")]
+    pub task_rules: Option<PathBuf>,
     #[command(flatten)]
     pub push: PushSettings,
     #[command(flatten)]
@@ -107,9 +110,10 @@ impl Settings {
         let mut settings = Settings::parse(&text)
             .map_err(|error| ConfigError::Unknown { path: path.to_owned(), why: error.to_string() })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let Settings { db, queues, grpc_secrets, auth, tls, .. } = &mut settings;
-        let paths = [db, queues, grpc_secrets, &mut auth.htpasswd, &mut auth.tokens, &mut tls.cert, &mut tls.key];
-        for path in paths.into_iter().flatten() {
+        let Settings { db, queues, grpc_secrets, task_rules, auth, tls, .. } = &mut settings;
+        let files = [&mut auth.htpasswd, &mut auth.tokens, &mut tls.cert, &mut tls.key];
+        let paths = [db, queues, grpc_secrets, task_rules].into_iter().chain(files);
+        for path in paths.flatten() {
             // An absolute path stays as it is.
             *path = folder.join(&path);
         }
@@ -128,6 +132,7 @@ impl Settings {
             grpc: self.grpc.or(below.grpc),
             grpc_secrets: self.grpc_secrets.or(below.grpc_secrets),
             push: self.push.over(below.push),
+            task_rules: self.task_rules.or(below.task_rules),
             durability: self.durability.over(below.durability),
             stop_timeout: self.stop_timeout.or(below.stop_timeout),
             queues: self.queues.or(below.queues),
@@ -157,6 +162,7 @@ impl Settings {
                 grpc: self.grpc,
                 tasks,
                 grpc_secrets: self.grpc_secrets,
+                task_rules: self.task_rules,
                 queues: self.queues,
                 auth: self.auth.resolve(),
                 tls: self.tls.resolve()?,

@@ -253,6 +253,11 @@ impl Feeder {
         let Said::Claimed(claimed) = &*task else { unreachable!("a claim is answered as one") };
         let (row, payload) = claimed.jobs.first().expect("empty answers were left out");
         let row = *row;
+        if self.door.is_doomed(&self.door.rulings().now(), &row, payload) {
+            drop(task.delivered());
+            self.door.end_behind(vec![row]);
+            return None;
+        }
         let Some((id, activation)) = rendered(&row, payload) else {
             drop(task.delivered());
             return None;

@@ -147,7 +147,12 @@ impl Session {
         let Answer::Claimed(taken) = &*claimed else { unreachable!("a claim is answered with jobs") };
         let now = self.door.engine().now();
         let (mut messages, mut bytes) = (vec![ToWorker::default()], 0);
+        let (rules, mut doomed) = (self.door.rulings().now(), Vec::new());
         for (row, payload) in &taken.jobs {
+            if self.door.is_doomed(&rules, row, payload) {
+                doomed.push(*row);
+                continue;
+            }
             let Some((_, activation)) = rendered(row, payload) else { continue };
             if bytes >= MESSAGE_BYTES {
                 messages.push(ToWorker::default());
@@ -159,6 +164,7 @@ impl Session {
             messages.last_mut().expect("there is one from the beginning").attempts.push(attempt);
             self.credit = self.credit.saturating_sub(1);
         }
+        self.door.end_behind(doomed);
         let mut claimed = Some(claimed);
         for message in messages {
             self.send(message, claimed.take()).await?;

@@ -3,6 +3,7 @@
 mod enqueue;
 mod operators;
 mod push;
+mod rules;
 mod strangers;
 mod streams;
 mod stuck;
