@@ -31,6 +31,13 @@ FINAL = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.UNIMPLEMENTED,
 )
+# A broker that vanished is noticed; a task may be as large as it takes.
+OPTIONS = [
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
 # Leases and reports of one message.
 WORDS_MAX = 5_000
 
@@ -133,7 +140,8 @@ class Worker:
                 self._waiting.put(None)
 
     def stop(self) -> None:
-        """Has it take no more, put back what it has not begun, finish the rest, report it, and return."""
+        """Has it take no more, put back what it has not begun, finish the rest, and return once the broker
+        has heard of all that."""
         with self._news:
             self._stopping = True
             self._news.notify_all()
@@ -143,9 +151,9 @@ class Worker:
     def _serve(self) -> None:
         """One stream, from its beginning to its end."""
         if self._credentials is None:
-            channel = grpc.insecure_channel(self._broker)
+            channel = grpc.insecure_channel(self._broker, OPTIONS)
         else:
-            channel = grpc.secure_channel(self._broker, self._credentials)
+            channel = grpc.secure_channel(self._broker, self._credentials, OPTIONS)
         with channel:
             with self._news:
                 # What was not answered is said again.
@@ -289,7 +297,8 @@ class Worker:
                 self._put_back.append(attempt.lease)
 
     def _is_done(self) -> bool:
-        return self._stopping and not self._held and not self._reports
+        unsaid = self._held or self._reports or self._put_back or self._unanswered
+        return self._stopping and not unsaid
 
 
 def tasks_of(app: Any) -> Callable[[Attempt], None]:
