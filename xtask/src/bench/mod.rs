@@ -147,6 +147,8 @@ pub enum Bench {
         #[arg(long)]
         quick: bool,
     },
+    /// Streams of workers that claim and complete tasks, beside what the store alone carries of that.
+    Stream,
     /// Changes a second through the SQLite store beside a bare loop over the same rows.
     Store,
     /// jobq's three measurements in Rust and in Python, beside bare rusqlite, Python's sqlite3, and a
@@ -187,6 +189,9 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Chain { stages, with_peer, binary } => torcs::chain(stages, with_peer, binary),
         Bench::Start { ready, binary } => start::run(ready, binary),
         Bench::Engine { quick } => engine(quick),
+        Bench::Stream => {
+            crate::ci::sh("cargo", &["run", "--release", "--locked", "-p", "forebay-tasks", "--example", "stream_rate"])
+        }
         Bench::Store => crate::ci::sh(
             "cargo",
             &["run", "--release", "--locked", "-p", "forebay-store-sqlite", "--example", "commit_rate"],

@@ -1,6 +1,7 @@
 //! What workers see on their streams, over connections of gRPC.
 
 use forebay_tasks::proto::ours::{FromWorker, Report, Source, ToWorker};
+use futures_util::FutureExt;
 use serde_json::json;
 use tonic::Code;
 
@@ -169,6 +170,40 @@ async fn who_lost_its_stream_may_report_on_another_one_also_after_a_restart() {
     assert_eq!(world.counts().await, [0, 1, 0, 0]);
     world.pass(20_000).await;
     assert_eq!(stream.take(1).await.ids(), ["c"], "its deadline is over");
+}
+
+#[tokio::test]
+async fn while_the_store_is_busy_nothing_is_answered_and_then_all_is_once() {
+    let world = World::start().await;
+    for _ in 0..6 {
+        world.task(json!({})).await;
+    }
+    let mut stream = world.stream(vec![of("app", None)], 5).await;
+    let taken = stream.take(5).await;
+    world.gate.close();
+    for (number, attempt) in (1..).zip(&*taken) {
+        let reports = vec![report(attempt, Complete)];
+        stream.say(FromWorker { number, reports, credit: 1, ..Default::default() }).await;
+    }
+    world.is_busy().await;
+    let (mut answered, mut attempts) = (Vec::new(), 0);
+    {
+        let mut hearing = std::pin::pin!(stream.hear());
+        assert!(hearing.as_mut().now_or_never().is_none());
+        world.gate.open();
+        let message = hearing.await.unwrap().unwrap();
+        answered.extend(message.answers);
+        attempts += message.attempts.len();
+    }
+    while answered.len() < 5 || attempts < 1 {
+        let message = stream.hear().await.unwrap().unwrap();
+        answered.extend(message.answers);
+        attempts += message.attempts.len();
+    }
+    assert!(answered.iter().all(|answer| answer.stale_reports.is_empty()));
+    answered.sort_by_key(|answer| answer.number);
+    assert_eq!(answered.iter().map(|answer| answer.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    assert_eq!((attempts, world.counts().await), (1, [0, 1, 0, 0]));
 }
 
 #[tokio::test]

@@ -160,6 +160,13 @@ impl World {
         }
     }
 
+    /// Returns when a commit found the store busy.
+    pub async fn is_busy(&self) {
+        while self.engine.counters().busy == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// A worker's stream, over a connection of its own.
     pub async fn stream(&self, sources: Vec<Source>, credit: u32) -> Stream {
         let mut stream = Stream::connect(self).await;
