@@ -1,18 +1,19 @@
 //! Where a stream's attempts come from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forebay_domain::command::{Answer, Claim, Command};
 use forebay_domain::ids::{Timestamp, WorkflowId};
 use forebay_engine::{Error, Undelivered};
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, TryStreamExt};
 
 use crate::Door;
 use crate::applications::Known;
-use crate::claims::{Wanted, claim_of};
+use crate::claims::claim_of;
 use crate::fault::Fault;
-use crate::proto::ours::Hello;
+use crate::proto::ours::{Hello, Source};
 use crate::stream::said::PAUSE;
 
 const SOURCES_MAX: usize = 64;
@@ -24,11 +25,17 @@ const CLAIM_MAX: u32 = 1_000;
 #[derive(Clone)]
 pub(super) struct Sources {
     door: Door,
-    wanted: Arc<[Wanted]>,
+    /// None: of any application whose tasks are pulled.
+    named: Option<Arc<[Named]>>,
 }
 
-/// One that is there.
-type Source<'a> = (WorkflowId, Option<&'a str>);
+struct Named {
+    application: String,
+    namespace: Option<String>,
+}
+
+/// A lane, or all of an application, that is there.
+type Place<'a> = (WorkflowId, Option<&'a str>);
 
 impl Sources {
     pub fn new(door: &Door, hello: Hello) -> Result<Sources, Fault> {
@@ -36,31 +43,35 @@ impl Sources {
         if many > SOURCES_MAX {
             return Err(Fault::Invalid(format!("a worker takes from {SOURCES_MAX} sources at most, not {many}")));
         }
-        let wanted = hello
-            .sources
-            .into_iter()
-            .map(|source| Wanted { application: source.application, namespace: source.namespace });
-        let mut wanted: Vec<Wanted> = wanted.collect();
-        if wanted.iter().any(|wanted| wanted.application.is_none() && wanted.namespace.is_some()) {
-            return Err(Fault::Invalid("a namespace is one of an application, which is not named".to_owned()));
+        let (mut named, mut any) = (Vec::new(), many == 0);
+        for source in hello.sources {
+            match source {
+                Source { application: Some(application), .. } if !door.is_pulled(Some(&application)) => {
+                    return Err(Fault::Conflict(format!("the tasks of {application} are pushed")));
+                }
+                Source { application: Some(application), namespace } => named.push(Named { application, namespace }),
+                Source { application: None, namespace: None } => any = true,
+                Source { application: None, namespace: Some(_) } => {
+                    let why = "a namespace is one of an application, which is not named";
+                    return Err(Fault::Invalid(why.to_owned()));
+                }
+            }
         }
-        if wanted.is_empty() {
-            wanted.push(Wanted::default());
-        }
-        Ok(Sources { door: door.clone(), wanted: wanted.into() })
+        Ok(Sources { door: door.clone(), named: (!any).then(|| named.into()) })
     }
 
-    /// Claims up to so many attempts; waits until there is one. If there is not enough for all, the
-    /// sources get their turns.
+    /// Claims up to so many attempts; waits until there is one. `turn` says whose turn it is among named
+    /// sources.
     pub async fn take(self, credit: u32, turn: usize) -> Result<Vec<Undelivered>, Error> {
         let credit = credit.min(CLAIM_MAX);
         loop {
             let known = self.door.applications().all();
-            let sources = self.among(&known);
-            let taken = match self.at_once(&sources, credit, turn).await {
+            let places = self.places(&known);
+            let at_once = self.claim_all(self.shares(&places, credit, turn)).await;
+            let taken = match at_once {
                 Ok(taken) if taken.is_empty() => tokio::select! {
                     biased;
-                    taken = self.first(&sources, credit) => taken,
+                    taken = self.first(&places, credit) => taken,
                     () = self.door.applications().changed(&known) => continue,
                 },
                 taken => taken,
@@ -78,47 +89,78 @@ impl Sources {
     }
 
     /// Those that are there.
-    fn among<'a>(&'a self, known: &Known) -> Vec<Source<'a>> {
-        let mut sources = Vec::new();
-        for Wanted { application, namespace } in &*self.wanted {
-            match application {
-                Some(name) => sources.extend(known.get(name).map(|workflow| (*workflow, namespace.as_deref()))),
-                None => sources.extend(known.values().map(|workflow| (*workflow, None))),
+    fn places<'a>(&'a self, known: &Known) -> Vec<Place<'a>> {
+        match &self.named {
+            Some(named) => {
+                let found = named.iter().map(|one| Some((*known.get(&one.application)?, one.namespace.as_deref())));
+                found.flatten().collect()
+            }
+            None => {
+                let pulled = known.iter().filter(|(name, _)| self.door.is_pulled(Some(name)));
+                pulled.map(|(_, workflow)| (*workflow, None)).collect()
             }
         }
-        sources
     }
 
-    /// What there is now, of several sources from each the same share; of a single one nothing, as who
-    /// waits for that gets what there is at once.
-    async fn at_once(&self, sources: &[Source<'_>], credit: u32, turn: usize) -> Result<Vec<Undelivered>, Error> {
-        if sources.len() < 2 {
-            return Ok(Vec::new());
+    /// How much is asked of which, where there are several: applications have their turns by their weights,
+    /// named sources the same share each. Of a single one nothing is asked at once, as who waits for that
+    /// gets what there is.
+    fn shares<'a>(&self, places: &[Place<'a>], credit: u32, turn: usize) -> Vec<(Place<'a>, u32)> {
+        if places.len() < 2 {
+            return Vec::new();
         }
-        let many = sources.len().min(credit as usize);
-        let share = credit / many as u32;
-        let turns = sources.iter().cycle().skip(turn % sources.len()).take(many);
-        let claims: FuturesUnordered<_> = turns.map(|source| self.claim(*source, share, None)).collect();
-        claims.try_filter(|claimed| std::future::ready(has_jobs(claimed))).try_collect().await
+        if self.named.is_none() {
+            let mut turns: BTreeMap<WorkflowId, u32> = BTreeMap::new();
+            let applications = places.iter().map(|(workflow, _)| *workflow);
+            for _ in 0..credit {
+                let Some(next) = self.door.turns().next(applications.clone()) else { break };
+                *turns.entry(next).or_default() += 1;
+            }
+            return turns.into_iter().map(|(workflow, share)| ((workflow, None), share)).collect();
+        }
+        let many = places.len().min(credit as usize);
+        let in_turn = places.iter().cycle().skip(turn % places.len()).take(many);
+        in_turn.map(|place| (*place, credit / many as u32)).collect()
+    }
+
+    /// What there is now.
+    async fn claim_all(&self, shares: Vec<(Place<'_>, u32)>) -> Result<Vec<Undelivered>, Error> {
+        let claims = shares.into_iter().map(|(place, share)| self.claim(place, share, None));
+        let mut claims: FuturesUnordered<_> = claims.collect();
+        let mut taken = Vec::new();
+        while let Some(claimed) = claims.next().await {
+            taken.extend(claimed?);
+        }
+        Ok(taken)
     }
 
     /// What comes first. Claims that are dropped give back what they got meanwhile.
-    async fn first(&self, sources: &[Source<'_>], credit: u32) -> Result<Vec<Undelivered>, Error> {
-        let mut claims: FuturesUnordered<_> =
-            sources.iter().map(|source| self.claim(*source, credit, Some(Timestamp(i64::MAX)))).collect();
+    async fn first(&self, places: &[Place<'_>], credit: u32) -> Result<Vec<Undelivered>, Error> {
+        let claims = places.iter().map(|place| self.claim(*place, credit, Some(Timestamp(i64::MAX))));
+        let mut claims: FuturesUnordered<_> = claims.collect();
         match claims.next().await {
-            Some(claimed) => Ok(Vec::from_iter(Some(claimed?).filter(has_jobs))),
+            Some(claimed) => Ok(claimed?.into_iter().collect()),
             None => std::future::pending().await,
         }
     }
 
-    async fn claim(&self, source: Source<'_>, limit: u32, wait_until: Option<Timestamp>) -> Result<Undelivered, Error> {
-        let (workflow, namespace) = source;
+    /// A claim that got something.
+    async fn claim(
+        &self,
+        (workflow, namespace): Place<'_>,
+        limit: u32,
+        wait_until: Option<Timestamp>,
+    ) -> Result<Option<Undelivered>, Error> {
         let claim = Claim { limit, ..claim_of(workflow, namespace, wait_until) };
-        self.door.engine().call_for_delivery(Command::Claim(claim)).await
+        let claimed = self.door.engine().call_for_delivery(Command::Claim(claim)).await?;
+        let some = matches!(&*claimed, Answer::Claimed(claimed) if !claimed.jobs.is_empty());
+        if self.named.is_none() {
+            if some {
+                self.door.turns().has_some(workflow);
+            } else {
+                self.door.turns().has_none(workflow);
+            }
+        }
+        Ok(some.then_some(claimed))
     }
-}
-
-fn has_jobs(claimed: &Undelivered) -> bool {
-    matches!(&**claimed, Answer::Claimed(claimed) if !claimed.jobs.is_empty())
 }

@@ -1,6 +1,8 @@
 //! What workers see on their streams, over connections of gRPC.
 
 use forebay_tasks::proto::ours::{FromWorker, Report, Source, ToWorker};
+use forebay_tasks::push::{self, Endpoints};
+use forebay_tasks::{Options, Rules};
 use futures_util::FutureExt;
 use serde_json::json;
 use tonic::Code;
@@ -78,6 +80,48 @@ async fn sources_are_served_in_turn() {
         assert!(two.contains(&'a') && two.contains(&'c'), "{ids:?}");
     }
     assert_eq!(world.counts().await, [4, 8, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_stream_of_any_application_takes_from_each_by_its_weight() {
+    let world = World::start().await;
+    for application in ["a", "b"] {
+        let task = json!({"application": application, "namespace": "ns", "task": "t"});
+        world.post("/tasks", Some(json!({"tasks": vec![task; 40]}))).await;
+    }
+    let rules = Rules::parse("[[application]]\nname = 'b'\nweight = 3").unwrap();
+    world.door.set_rules(rules).await.unwrap();
+    let mut stream = world.stream(Vec::new(), 4).await;
+    let mut of_b = 0;
+    for _ in 0..5 {
+        for attempt in &*stream.take(4).await {
+            let task = attempt.activation.as_ref().unwrap().known().unwrap();
+            of_b += u32::from(task.application.as_deref() == Some("b"));
+        }
+        stream.say(FromWorker { credit: 4, ..Default::default() }).await;
+    }
+    assert!((14..=16).contains(&of_b), "{of_b} of 20");
+}
+
+#[tokio::test]
+async fn what_is_pushed_is_not_sent_on_a_stream() {
+    let mut endpoints = Endpoints::default();
+    // Nobody is there.
+    endpoints.add("pushed=localhost:1").unwrap();
+    let push = push::Options { endpoints, ..Default::default() };
+    let world = World::with(Options { push, ..Options::default() }).await;
+    world.task(json!({"id": "hidden", "application": "pushed"})).await;
+    let refused = Stream::refused(
+        &world,
+        vec![FromWorker {
+            hello: Some(forebay_tasks::proto::ours::Hello { sources: vec![of("pushed", None)] }),
+            ..Default::default()
+        }],
+    );
+    assert_eq!(refused.await.code(), Code::FailedPrecondition);
+    let mut stream = world.stream(Vec::new(), 9).await;
+    world.task(json!({"id": "seen"})).await;
+    assert_eq!(stream.take(1).await.ids(), ["seen"]);
 }
 
 #[tokio::test]
