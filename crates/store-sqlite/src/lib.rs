@@ -7,6 +7,7 @@ mod apply;
 mod catalog;
 mod encode;
 mod error;
+mod fold;
 mod jobs;
 mod place;
 mod reader;
@@ -43,7 +44,7 @@ pub struct Options {
     pub reader_cache_kib: u32,
     /// How long a commit waits for a lock before it is `Busy`.
     pub busy_timeout: Duration,
-    /// A log of this many pages is folded into the database after a commit, as far as readers let.
+    /// A log of this many pages is folded into the database beside the commits, as far as readers let.
     pub checkpoint_pages: u32,
     /// With a log of this many pages, the writer waits for old readers (at most `reader_wait`), so
     /// that the log begins anew; if they do not let go, again after a quarter more. A page is 4 KiB.

@@ -15,6 +15,7 @@ use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
 use crate::apply;
 use crate::encode;
 use crate::error::{OpenError, may_pass, sorted};
+use crate::fold::Folder;
 use crate::place::{Place, WriterLock};
 use crate::reader::{SqliteReader, SqliteReaders};
 use crate::schema::{self, SCHEMA_VERSION};
@@ -35,6 +36,10 @@ pub struct SqliteStore {
     log_pages: Arc<AtomicU32>,
     /// With so many the log is folded in, as far as readers let.
     checkpoint_at: u32,
+    /// Does the most of that, from the first long log on.
+    folder: Option<Folder>,
+    /// The folder has gone through this log at most once.
+    folds_again: bool,
     syncer: Syncer,
     /// What was answered, or would have been, to the last batch that was tried.
     tried: Option<(Lsn, Outcomes)>,
@@ -73,6 +78,8 @@ impl SqliteStore {
             place,
             log_pages,
             checkpoint_at,
+            folder: None,
+            folds_again: true,
             syncer,
             tried: None,
             has_doomed: true,
@@ -118,29 +125,52 @@ impl SqliteStore {
 
     /// Folds a long log into the database. What was committed is safe whether this succeeds or not.
     fn shorten_log(&mut self) -> Result<(), StoreError> {
-        let Options { checkpoint_pages, log_pages_max, .. } = self.options;
         let pages = self.log_pages.load(Ordering::Relaxed);
-        if pages < checkpoint_pages {
-            self.checkpoint_at = checkpoint_pages;
+        if pages < self.options.checkpoint_pages {
+            self.checkpoint_at = self.options.checkpoint_pages;
         }
-        if pages < self.checkpoint_at {
-            return Ok(());
-        }
-        // Not at each commit while a reader is in the way: the log begins anew with the first commit
-        // that finds it folded in and no reader in it.
-        let outcome = if pages < log_pages_max {
-            self.checkpoint_at = pages.saturating_add(checkpoint_pages / 4).min(log_pages_max);
-            self.checkpoint(CheckpointMode::PASSIVE, self.options.busy_timeout)
-        } else {
-            self.checkpoint_at = pages.saturating_add(log_pages_max / 4);
-            self.checkpoint(CheckpointMode::RESTART, self.options.reader_wait)
-        };
-        match outcome {
+        match self.fold(pages) {
             // Readers, or a full disk: after one of the next commits.
             Err(error) if may_pass(&error) => Ok(()),
             Err(error) => Err(StoreError::Broken(Box::new(error))),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// The log begins anew with the first commit that finds all of it in the database and no reader in
+    /// it. So the folder folds what is there beside the commits, twice if much was added meanwhile, and
+    /// the rest is folded here. While a reader is in the way, that is not tried at each commit.
+    fn fold(&mut self, pages: u32) -> rusqlite::Result<()> {
+        let Options { checkpoint_pages, log_pages_max, busy_timeout, reader_wait, .. } = self.options;
+        if let Some(folder) = &self.folder
+            && let Some(folded) = folder.outcome()
+        {
+            let left = pages.saturating_sub(folded?);
+            if left > checkpoint_pages / 4 && self.folds_again {
+                self.folds_again = false;
+                folder.ask();
+                return Ok(());
+            }
+            return self.checkpoint(CheckpointMode::PASSIVE, busy_timeout);
+        }
+        if pages < self.checkpoint_at {
+            return Ok(());
+        }
+        if pages >= log_pages_max {
+            self.checkpoint_at = pages.saturating_add(log_pages_max / 4);
+            if let Some(folder) = &self.folder {
+                folder.finish();
+            }
+            return self.checkpoint(CheckpointMode::RESTART, reader_wait);
+        }
+        self.checkpoint_at = pages.saturating_add(checkpoint_pages / 4).min(log_pages_max);
+        self.folds_again = true;
+        let folder = match &self.folder {
+            Some(folder) => folder,
+            None => self.folder.insert(Folder::start(&self.place, busy_timeout)?),
+        };
+        folder.ask();
+        Ok(())
     }
 
     fn checkpoint(&self, mode: CheckpointMode, wait: Duration) -> rusqlite::Result<()> {
@@ -214,6 +244,7 @@ impl Store for SqliteStore {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
+        self.folder = None;
         self.sync()?;
         match self.checkpoint(CheckpointMode::TRUNCATE, self.options.reader_wait) {
             // A reader is at it; the log stays, and is read at the next start.

@@ -159,7 +159,7 @@ fn the_log_begins_anew_once_no_reader_holds_it() {
         commit(1);
         log_pages().max(largest)
     });
-    assert!(largest <= 41, "with nobody reading it is folded in at 20 pages and cut at 40: {largest}");
+    assert!(largest < 250, "with nobody reading it is folded in from 20 pages on, at 200 in any case: {largest}");
 
     let reader = Connection::open(&path).unwrap();
     reader.execute_batch("BEGIN").unwrap();
@@ -167,8 +167,8 @@ fn the_log_begins_anew_once_no_reader_holds_it() {
     commit(100);
     assert!(log_pages() > 200, "a reader's snapshot is kept: {}", log_pages());
     reader.execute_batch("COMMIT").unwrap();
-    commit(30);
-    assert!(log_pages() <= 41, "{}", log_pages());
+    commit(60);
+    assert!(log_pages() < 250, "{}", log_pages());
 }
 
 #[test]
