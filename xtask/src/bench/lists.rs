@@ -57,6 +57,7 @@ fn side(name: &str, server: Server) -> anyhow::Result<[f64; LOOKS.len()]> {
         let mut http = Http::connect(server.address).await?;
         for (place, (path, count)) in paths.iter().enumerate() {
             let mut took = Vec::new();
+            let cpu = server.cpu_seconds()?;
             for _ in 0..ROUNDS {
                 let begin = Instant::now();
                 let (status, answer) = http.send("GET", path, None).await?;
@@ -69,10 +70,11 @@ fn side(name: &str, server: Server) -> anyhow::Result<[f64; LOOKS.len()]> {
             medians[place] = took[took.len() / 2];
             let (look, most) = LOOKS[place];
             println!(
-                "  {name:12} {look:10} ({count:5} shown) {:8.2} ms ({:.2} to {:.2})   {most} asked",
+                "  {name:12} {look:10} ({count:5} shown) {:8.2} ms ({:.2} to {:.2}), server CPU {:6.2} ms   {most} asked",
                 medians[place],
                 took[0],
-                took[took.len() - 1]
+                took[took.len() - 1],
+                (server.cpu_seconds()? - cpu) * 1e3 / ROUNDS as f64
             );
         }
         Ok(medians)
