@@ -101,8 +101,8 @@ pub struct WorkflowRow {
     pub run: i64,
     pub canceled: bool,
     pub archived: bool,
-    /// It has no end: jobs are added as long as it is there, ready at once; none depends on another, and
-    /// one that ends is gone, unless it is a dead letter. Its run is always `ENDLESS_RUN`.
+    /// It has no end: jobs are added as long as it is there, and one that ends is gone, unless it is a
+    /// dead letter. Its run is always `ENDLESS_RUN`.
     pub endless: bool,
     /// Nothing of it is handed out for now.
     pub paused: bool,
@@ -169,9 +169,10 @@ impl WorkflowRow {
     }
 
     /// A job as it is now is over for good, and its rows go: in an endless workflow all that ends but dead
-    /// letters.
+    /// letters, once nobody waits for it.
     pub fn is_over(&self, job: &JobRow) -> bool {
-        self.endless && job.state.has_ended() && !job.flags.has(JobFlags::DEAD_LETTER)
+        let is_kept = job.flags.has(JobFlags::DEAD_LETTER) || job.flags.has(JobFlags::AWAITED);
+        self.endless && job.state.has_ended() && !is_kept
     }
 }
 

@@ -41,8 +41,11 @@ pub enum Command {
     DeleteJobs { workflow: WorkflowId, job: Option<JobId> },
     /// An endless workflow for the tasks of an application of this name. → `Created` (its id)
     CreateApplication { name: Box<str> },
-    /// Jobs of an endless workflow, ready at once or at their moment; `step_max` at most, without
-    /// prerequisites. All or nothing. → `Created` (the first id; the others follow it in order)
+    /// Jobs of an endless workflow, ready at once or at their moment, or when what they depend on is
+    /// completed; `step_max` at most, and so many prerequisites. One of these that has ended is refused. One
+    /// below 0 is another of the new jobs, before the one that names it: -1 the first. A job of whose
+    /// prerequisites one ends without success does so, too. All or nothing. → `Created` (the first id; the
+    /// others follow it in order)
     Enqueue { workflow: WorkflowId, jobs: Vec<NewJob> },
     /// Of an endless workflow, or of its lane with just these labels if there are any, nothing is handed
     /// out until it is paused no more. → `Done`

@@ -78,14 +78,11 @@ impl JobRow {
             },
             JobState::Ready => self.expires_at,
             JobState::Claimed | JobState::Running => self.due_at.filter(|_| self.policy.is_some()),
-            JobState::Draft
-            | JobState::Blocked
-            | JobState::Completed
-            | JobState::Failed
-            | JobState::Canceled
-            | JobState::Terminated
-            | JobState::Disabled
-            | JobState::PendingFailed => None,
+            // Those that wait for it are to be seen to, whenever that was.
+            JobState::Completed | JobState::Failed | JobState::Canceled | JobState::Terminated => {
+                self.flags.has(JobFlags::AWAITED).then_some(Timestamp(0))
+            }
+            JobState::Draft | JobState::Blocked | JobState::Disabled | JobState::PendingFailed => None,
         }
     }
 
@@ -122,6 +119,8 @@ impl JobFlags {
     pub const SPAWNED: JobFlags = JobFlags(8);
     /// It ended without success by its policy, and is kept to be looked at and sent back.
     pub const DEAD_LETTER: JobFlags = JobFlags(16);
+    /// Of an endless workflow: others wait for its end.
+    pub const AWAITED: JobFlags = JobFlags(32);
 
     pub fn has(self, flag: JobFlags) -> bool {
         self.0 & flag.0 != 0

@@ -92,6 +92,8 @@ pub enum Read {
     Jobs(Vec<JobId>),
     /// The jobs that a compute node holds.
     Held(NodeId),
+    /// Jobs of an endless workflow that wait for this one, strictly after one, in the order of their ids.
+    Dependents { job: JobId, after: Option<JobId>, limit: u32 },
     /// The payloads of these jobs, whatever their size.
     Payloads(Vec<JobId>),
 }
@@ -108,7 +110,18 @@ pub enum Rows {
     Graph(Box<GraphRows>),
     Jobs(Vec<JobRow>),
     Held(Vec<JobId>),
+    Dependents(Dependents),
     Payloads(Vec<(JobId, Payload)>),
+}
+
+/// Who waits for a job.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dependents {
+    /// The job itself, if it is there.
+    pub of: Option<JobRow>,
+    /// Each with all that it waits for, that job too, and in which states these are. Fewer than the limit:
+    /// there are no more.
+    pub rows: Vec<(JobRow, Vec<(JobId, JobState)>)>,
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -371,6 +371,7 @@ impl<S: Store + Send + 'static> Actor<S> {
             | Read::Workflow(_)
             | Read::Jobs(_)
             | Read::Held(_)
+            | Read::Dependents { .. }
             | Read::Payloads(_) => &self.parts.pages,
             // It may take long; pages must not wait behind it.
             Read::Graph(_) => &self.parts.graphs,

@@ -181,10 +181,12 @@ impl Auditor {
                     if self.jobs.contains_key(&id) {
                         return Err(format!("job {id} was created twice"));
                     }
-                    if new.policy.is_some() || new.expires_at.is_some() {
+                    let may_fail = !new.depends_on.is_empty() && matches!(command, Command::Enqueue { .. });
+                    if new.policy.is_some() || new.expires_at.is_some() || may_fail {
                         self.mortal.insert(id);
                     }
-                    let mut on: Vec<JobId> = new.depends_on.to_vec();
+                    let known = |on: &JobId| if on.0 < 0 { JobId(first - 1 - on.0) } else { *on };
+                    let mut on: Vec<JobId> = new.depends_on.iter().map(known).collect();
                     for (kind, item) in &new.relations {
                         match kind {
                             // Who writes it was there before, so it was seen when this one was initialized.
@@ -309,7 +311,8 @@ impl Auditor {
                 continue;
             }
             for on in self.jobs.get(&row.id).map_or(&[][..], |(_, on)| on) {
-                let ended = db.jobs.get(on).is_some_and(|on| on.state.has_ended());
+                let is_gone = self.endless.contains(&row.workflow) && !db.jobs.contains_key(on);
+                let ended = is_gone || db.jobs.get(on).is_some_and(|on| on.state.has_ended());
                 let will_have = || self.egress == Egress::AtOnce && self.may_have_ended(*on);
                 if !ended && !will_have() && !self.deleted_jobs.contains(on) {
                     return Err(format!("job {} was handed out before {on} was done: {:?}", row.id, db.jobs.get(on)));

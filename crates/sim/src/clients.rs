@@ -122,16 +122,41 @@ impl Clients {
         let command = self.create_jobs(place, now, plan, random);
         match command {
             Command::CreateJobs { workflow, mut jobs } if self.workflows[place].endless != random.chance(1, 60) => {
-                for job in &mut jobs {
+                let of_late = self.workflows[place].jobs.len().saturating_sub(8);
+                for (number, job) in jobs.iter_mut().enumerate() {
+                    job.depends_on = Box::new([]);
+                    if plan.edges && random.chance(1, 3) {
+                        job.depends_on = self.tasks_before(place, of_late, number, random);
+                    }
                     job.requirement = job.requirement.filter(|_| random.chance(1, 40));
                     job.scheduler = job.scheduler.filter(|_| random.chance(1, 60));
-                    job.depends_on = job.depends_on.iter().copied().filter(|_| random.chance(1, 60)).collect();
                     job.relations = Box::new([]);
                 }
                 Command::Enqueue { workflow, jobs }
             }
             command => command,
         }
+    }
+
+    /// What a task is to wait for: tasks that are there, mostly, or that come with it before it.
+    fn tasks_before(&self, place: usize, of_late: usize, number: usize, random: &mut Random) -> Box<[JobId]> {
+        let mut on = Vec::new();
+        for _ in 0..random.between(1, 2) {
+            match random.below(10) {
+                0..=4 if number > 0 => on.push(JobId(-1 - random.below(number) as i64)),
+                5..=7 => {
+                    let held = self.held.iter().filter(|held| held.row.workflow == self.workflows[place].id);
+                    let held: Vec<JobId> = held.map(|held| held.row.id).collect();
+                    on.extend(random.pick(&held).copied());
+                }
+                8 if random.chance(1, 5) => on.push(self.any_job(place, random)),
+                9 if random.chance(1, 8) => on.push(JobId(-1 - random.below(number + 2) as i64)),
+                _ => on.extend(random.pick(&self.workflows[place].jobs[of_late..]).copied()),
+            }
+        }
+        on.sort_unstable();
+        on.dedup();
+        on.into()
     }
 
     /// As a creation, by a job that is, perhaps, running; some depend on those before them.

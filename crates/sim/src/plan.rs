@@ -27,6 +27,8 @@ pub enum Sabotage {
     NoTurns,
     /// The machine does not look at how many jobs of a lane are held.
     NoBounds,
+    /// The machine leaves tasks that waited for another where they are.
+    LeftDependents,
 }
 
 /// How histories are made; each is drawn from these and its seed.

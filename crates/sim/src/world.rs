@@ -693,6 +693,7 @@ fn machine(limits: &Limits, recovered: Recovered, options: &Options) -> Machine 
         Some(Sabotage::NoDeadlines) => machine.break_rule(Broken::MissesDeadlines),
         Some(Sabotage::KeptOrphans) => machine.break_rule(Broken::KeepsOrphans),
         Some(Sabotage::NoTurns) => machine.break_rule(Broken::TakesNoTurns),
+        Some(Sabotage::LeftDependents) => machine.break_rule(Broken::LeavesDependents),
         Some(Sabotage::NoBounds) => machine.break_rule(Broken::OverlooksBounds),
         Some(Sabotage::AnswerBeforeCommit | Sabotage::NoFence | Sabotage::LostEdge) | None => {}
     }

@@ -18,7 +18,7 @@ pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         id: JobId(row.get(0)?),
         workflow: WorkflowId(row.get(1)?),
         lane: LaneId(row.get(2)?),
-        state: JobState::from_number(row.get(3)?).ok_or_else(|| unreadable(3, "no job state has this number"))?,
+        state: state(row, 3)?,
         priority: row.get(4)?,
         attempt: row.get(5)?,
         flags: JobFlags(row.get(6)?),
@@ -34,6 +34,10 @@ pub(crate) fn job_row(row: &Row) -> rusqlite::Result<JobRow> {
         },
         expires_at: row.get::<_, Option<i64>>(14)?.map(Timestamp),
     })
+}
+
+pub(crate) fn state(row: &Row, column: usize) -> rusqlite::Result<JobState> {
+    JobState::from_number(row.get(column)?).ok_or_else(|| unreadable(column, "no job state has this number"))
 }
 
 pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {

@@ -11,7 +11,8 @@ use forebay_domain::ids::{BarrierId, JobId, LaneId, Lsn, RequirementId, Timestam
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
 use forebay_domain::port::{
-    Dependency, GraphRows, JobQuery, JobView, Moment, Read, Reader, Rows, StoreError, TaskName, WorkflowRows,
+    Dependency, Dependents, GraphRows, JobQuery, JobView, Moment, Read, Reader, Rows, StoreError, TaskName,
+    WorkflowRows,
 };
 use forebay_domain::state::STATES;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Row};
@@ -142,6 +143,7 @@ impl Reader for SqliteReader {
                     let held = |row: &Row| Ok(JobId(row.get(0)?));
                     Rows::Held(sql::HELD.on(db)?.query_map([node.0], held)?.collect::<Result<_, _>>()?)
                 }
+                Read::Dependents { job, after, limit } => Rows::Dependents(dependents(db, *job, *after, *limit)?),
                 Read::Payloads(ids) => {
                     let mut payload = sql::PAYLOAD.on(db)?;
                     let read = |row: &Row| Ok(Payload::from(row.get_ref(0)?.as_blob()?));
@@ -323,6 +325,22 @@ fn moments(db: &Connection, after: Option<Moment>, limit: u32) -> rusqlite::Resu
 fn hidden_from(db: &Connection, workflow: WorkflowId) -> rusqlite::Result<Option<JobId>> {
     let from = sql::HIDDEN_FROM.on(db)?.query_row([workflow.0], |row| row.get::<_, Option<i64>>(0)).optional()?;
     Ok(from.flatten().map(JobId))
+}
+
+fn dependents(db: &Connection, job: JobId, after: Option<JobId>, limit: u32) -> rusqlite::Result<Dependents> {
+    let of = sql::JOB.on(db)?.query_row([job.0], encode::job_row).optional()?;
+    let after = after.map_or(i64::MIN, |after| after.0);
+    let mut waiting = sql::DEPENDENTS.on(db)?;
+    let waiting = waiting.query_map([job.0, after, limit.into()], encode::job_row)?;
+    let mut states = sql::PREREQUISITE_STATES.on(db)?;
+    let mut rows = Vec::new();
+    for row in waiting {
+        let row = row?;
+        let state = |row: &Row| Ok((JobId(row.get(0)?), encode::state(row, 1)?));
+        let on = states.query_map([row.workflow.0, row.id.0], state)?.collect::<Result<_, _>>()?;
+        rows.push((row, on));
+    }
+    Ok(Dependents { of, rows })
 }
 
 fn workflow(db: &Connection, id: WorkflowId) -> rusqlite::Result<Option<WorkflowRow>> {

@@ -140,6 +140,47 @@ pub(crate) mod tests {
         assert_eq!(dump(&db), before[SCHEMA_VERSION as usize]);
     }
 
+    #[test]
+    fn tasks_that_wait_go_on_where_the_schema_is_rolled_back_to_one_without_them() {
+        let mut db = migrated();
+        db.execute_batch(
+            "INSERT INTO workflow_state (id, run, is_canceled, is_archived, has_edges, default_requirement_id, \
+             graph_bytes, is_endless, is_paused, draft, blocked, ready, claimed, running, completed, failed, canceled, \
+             terminated, disabled, pending_failed, scheduled) \
+             VALUES (1, -1, 0, 0, 0, 0, 0, 1, 0, 0, 2, 0, 1, 0, 1, 1, 0, 0, 0, 0, 0)",
+        )
+        .unwrap();
+        for (id, state, flags, due_at, expires_at) in [
+            (1, 1, 0, None, Some(70)),
+            (2, 1, 32, Some(50), Some(70)),
+            (3, 3, 32, Some(60), None),
+            (4, 5, 32, None, None),
+            (5, 6, 16 + 32, None, None),
+        ] {
+            let times: (i64, i64, i64, Option<i64>, Option<i64>) = (id, state, flags, due_at, expires_at);
+            db.execute(
+                "INSERT INTO job (id, workflow_id, lane_id, state, priority, attempt, flags, grant_number, tries, \
+                 due_at, expires_at, timer_at) VALUES (?1, 1, 1, ?2, 0, 1, ?3, 0, 0, ?4, ?5, 0)",
+                times,
+            )
+            .unwrap();
+            db.execute("INSERT INTO job_detail VALUES (?1, 1, '', x'')", [id]).unwrap();
+        }
+        db.execute_batch("INSERT INTO dependency VALUES (1, 1, 2), (1, 2, 3), (1, 1, 4)").unwrap();
+        migrate(&mut db, SCHEMA_VERSION, 8).unwrap();
+        let mut jobs = db.prepare("SELECT id, state, flags, timer_at FROM job ORDER BY id").unwrap();
+        let jobs = jobs.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).unwrap();
+        let jobs: Vec<(i64, i64, i64, Option<i64>)> = jobs.collect::<Result<_, _>>().unwrap();
+        assert_eq!(jobs, [(1, 2, 0, Some(70)), (2, 11, 0, Some(50)), (3, 3, 0, Some(0)), (5, 6, 16, None)]);
+        let counts = db.query_row(
+            "SELECT blocked, ready, scheduled, claimed, completed, failed, (SELECT count(*) FROM dependency), \
+             (SELECT count(*) FROM job_detail) FROM workflow_state",
+            [],
+            |row| (0..8).map(|column| row.get(column)).collect::<Result<Vec<i64>, _>>(),
+        );
+        assert_eq!(counts.unwrap(), [0, 1, 1, 1, 0, 1, 0, 4]);
+    }
+
     /// If it fails: the catalog's columns were changed, and a migration has to follow them.
     #[test]
     fn the_tables_have_the_columns_of_the_catalog() {

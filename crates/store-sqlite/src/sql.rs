@@ -119,6 +119,14 @@ statements! {
     DELETE_LEASE = "DELETE FROM lease WHERE workflow_id = ?1 AND node_id = ?2";
     HELD = "SELECT id FROM job WHERE node_id = ?1";
 
+    DEPENDENTS = concat!(
+        "SELECT ", job_columns!(), " FROM dependency d CROSS JOIN job j ON j.id = d.job_id \
+         WHERE d.depends_on = ?1 AND d.job_id > ?2 ORDER BY d.job_id LIMIT ?3"
+    );
+    PREREQUISITE_STATES =
+        "SELECT j.id, j.state FROM dependency d CROSS JOIN job j ON j.id = d.depends_on \
+         WHERE d.workflow_id = ?1 AND d.job_id = ?2 ORDER BY d.depends_on";
+
     DELETE_JOB = "DELETE FROM job WHERE id = ?2 AND workflow_id = ?1";
     DELETE_JOB_DETAIL = "DELETE FROM job_detail WHERE job_id = ?2 AND workflow_id = ?1";
     DELETE_JOB_PREREQUISITES = "DELETE FROM dependency WHERE workflow_id = ?1 AND job_id = ?2";

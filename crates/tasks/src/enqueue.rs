@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_domain::command::{Answer, Command};
 use forebay_domain::ids::{JobId, Timestamp, WorkflowId};
 use forebay_domain::job::NewJob;
 use forebay_domain::lane::LabelSet;
@@ -15,15 +14,19 @@ use crate::activation::{Activation, Known, Moment};
 use crate::fault::Fault;
 use crate::proto::taskbroker::{OnAttemptsExceeded, RetryState};
 use crate::reports::failures_max;
+use crate::waiting::Waiting;
 use crate::{Door, Options, ident};
 
 /// Tasks of one request.
 pub(crate) const TASKS_MAX: usize = 1_000;
 
+/// What the tasks of a request may depend on, all together.
+const DEPENDENCIES_MAX: usize = 1_000;
+
 /// Names of applications and namespaces, and ids, in bytes.
 const NAME_MAX: usize = 255;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct NewTask {
     pub activation: Activation,
     pub priority: u32,
@@ -31,6 +34,10 @@ pub(crate) struct NewTask {
     pub delay_ms: Option<u64>,
     /// The same.
     pub expires_ms: Option<u64>,
+    /// It waits until tasks of its application with these ids are completed.
+    pub depends_on: Vec<String>,
+    /// Of these, one that is not there counts as completed.
+    pub met_if_gone: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +104,8 @@ struct Arrival {
     /// Its id, empty if it has none.
     name: String,
     job: NewJob,
+    depends_on: Vec<String>,
+    met_if_gone: bool,
 }
 
 impl Door {
@@ -106,10 +115,14 @@ impl Door {
         if tasks.is_empty() || tasks.len() > TASKS_MAX {
             return Err(Fault::Invalid(format!("a request enqueues 1 to {TASKS_MAX} tasks, not {}", tasks.len())));
         }
+        if tasks.iter().map(|task| task.depends_on.len()).sum::<usize>() > DEPENDENCIES_MAX {
+            return Err(Fault::Invalid(format!("the tasks of a request depend on {DEPENDENCIES_MAX} others at most")));
+        }
         let now = self.engine().now();
         let (rules, mut dropped) = (self.rulings().now(), Vec::new());
         let mut of: BTreeMap<String, Vec<Arrival>> = BTreeMap::new();
-        for (place, task) in tasks.into_iter().enumerate() {
+        for (place, mut task) in tasks.into_iter().enumerate() {
+            let (depends_on, met_if_gone) = (std::mem::take(&mut task.depends_on), task.met_if_gone);
             let said =
                 task.activation.known().map_err(|error| Fault::Invalid(format!("it is no activation: {error}")))?;
             let is_dropped = rules.drop_any() && self.is_dropped(&rules, &said);
@@ -117,7 +130,7 @@ impl Door {
             if is_dropped {
                 dropped.push((place, Enqueued { id: name, was_there: false, dropped: true }));
             } else {
-                of.entry(application).or_default().push(Arrival { place, name, job });
+                of.entry(application).or_default().push(Arrival { place, name, job, depends_on, met_if_gone });
             }
         }
         self.rulings().note_at_enqueue(dropped.len() as u64);
@@ -146,7 +159,8 @@ impl Door {
         let hold = self.names().take(names).await;
         let mut there = self.find(&hold.held).await?;
         let (mut enqueued, mut places, mut jobs) = (Vec::with_capacity(arrivals.len()), Vec::new(), Vec::new());
-        for Arrival { place, name, job } in arrivals {
+        let mut waiting = Waiting::default();
+        for Arrival { place, name, job, depends_on, met_if_gone } in arrivals {
             if let Some(id) = there.get(&name) {
                 enqueued.push((place, Enqueued { id: id.clone(), was_there: true, dropped: false }));
                 continue;
@@ -155,12 +169,12 @@ impl Door {
                 // The second one of an id in the same request, too.
                 there.insert(name.clone(), name.clone());
             }
+            waiting.comes(&name, depends_on, met_if_gone);
             places.push((place, name));
             jobs.push(job);
         }
         if !jobs.is_empty() {
-            let made = self.engine().call(Command::Enqueue { workflow, jobs }).await?;
-            let Answer::Created(first) = made else { unreachable!("new jobs are answered with an id") };
+            let first = self.make(workflow, jobs, waiting).await?;
             for ((place, name), job) in places.into_iter().zip(first..) {
                 let id = if name.is_empty() { ident::own(JobId(job), 0) } else { name };
                 enqueued.push((place, Enqueued { id, was_there: false, dropped: false }));
@@ -190,7 +204,7 @@ impl Door {
 
 /// The application of a new task, its name, and the job that it becomes.
 fn arrival(task: NewTask, known: Known, now: Timestamp, options: &Options) -> Result<(String, String, NewJob), Fault> {
-    let NewTask { activation, priority, delay_ms, expires_ms } = task;
+    let NewTask { activation, priority, delay_ms, expires_ms, .. } = task;
     let Known { id, namespace, taskname, received_at, retry_state, processing_deadline_duration, .. } = known;
     let application = known.application.filter(|name| !name.is_empty());
     let application = application.unwrap_or_else(|| options.default_application.clone());
@@ -250,7 +264,7 @@ mod tests {
 
     fn arrive(known: Known) -> Result<(String, String, NewJob), Fault> {
         let activation = Activation::from_bytes(known.encode_to_vec());
-        let task = NewTask { activation, priority: 3, delay_ms: None, expires_ms: None };
+        let task = NewTask { activation, priority: 3, ..NewTask::default() };
         arrival(task, known, Timestamp(100_000), &Options::default())
     }
 

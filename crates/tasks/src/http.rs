@@ -130,7 +130,9 @@ fn filter(query: &str) -> Result<(String, Filter), Fault> {
             "namespace" => filter.namespace = Some(value.into_owned()),
             "state" => {
                 let state = State::read(&value).ok_or_else(|| {
-                    Fault::Invalid(format!("state is pending, processing, delayed or dead_letter, not {value:?}"))
+                    Fault::Invalid(format!(
+                        "state is waiting, pending, processing, delayed or dead_letter, not {value:?}"
+                    ))
                 })?;
                 filter.state = Some(state);
             }
@@ -159,6 +161,10 @@ struct WholeBody {
     priority: u32,
     delay_ms: Option<u64>,
     expires_ms: Option<u64>,
+    #[serde(default)]
+    depends_on: Vec<String>,
+    #[serde(default)]
+    met_if_gone: bool,
 }
 
 /// An activation is made of it.
@@ -188,6 +194,10 @@ struct SaidBody {
     priority: u32,
     delay_ms: Option<u64>,
     expires_ms: Option<u64>,
+    #[serde(default)]
+    depends_on: Vec<String>,
+    #[serde(default)]
+    met_if_gone: bool,
 }
 
 #[derive(Serialize)]
@@ -222,10 +232,11 @@ async fn enqueue(door: &Door, body: &[u8]) -> Result<EnqueuedBody, Fault> {
 }
 
 fn whole(task: WholeBody) -> Result<NewTask, Fault> {
-    let WholeBody { activation, priority, delay_ms, expires_ms } = task;
+    let WholeBody { activation, priority, delay_ms, expires_ms, depends_on, met_if_gone } = task;
     let bytes =
         BASE64.decode(activation).map_err(|error| Fault::Invalid(format!("activation is no base64: {error}")))?;
-    Ok(NewTask { activation: Activation::from_bytes(bytes), priority, delay_ms, expires_ms })
+    let activation = Activation::from_bytes(bytes);
+    Ok(NewTask { activation, priority, delay_ms, expires_ms, depends_on, met_if_gone })
 }
 
 fn said(task: SaidBody, now_ms: i64) -> Result<NewTask, Fault> {
@@ -259,7 +270,8 @@ fn said(task: SaidBody, now_ms: i64) -> Result<NewTask, Fault> {
         &mut bytes,
     );
     let activation = Activation::from_bytes(bytes);
-    Ok(NewTask { activation, priority: task.priority, delay_ms: task.delay_ms, expires_ms: task.expires_ms })
+    let SaidBody { priority, delay_ms, expires_ms, depends_on, met_if_gone, .. } = task;
+    Ok(NewTask { activation, priority, delay_ms, expires_ms, depends_on, met_if_gone })
 }
 
 /// The number of an activation's headers.

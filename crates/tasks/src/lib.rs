@@ -26,6 +26,7 @@ mod rulings;
 mod signatures;
 mod stream;
 mod turns;
+mod waiting;
 
 pub use crate::rules::{BadRules, Rules};
 pub use crate::rulings::Dropped;

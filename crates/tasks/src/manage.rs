@@ -42,6 +42,7 @@ pub(crate) struct TaskView {
 pub(crate) struct ApplicationView {
     pub name: String,
     pub paused: bool,
+    pub waiting: i64,
     pub pending: i64,
     pub processing: i64,
     pub delayed: i64,
@@ -68,6 +69,7 @@ pub(crate) struct Filter {
 /// A task's state, by the words of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
+    Waiting,
     Pending,
     Processing,
     Delayed,
@@ -77,6 +79,7 @@ pub(crate) enum State {
 impl State {
     pub fn read(word: &str) -> Option<State> {
         Some(match word {
+            "waiting" => State::Waiting,
             "pending" => State::Pending,
             "processing" => State::Processing,
             "delayed" => State::Delayed,
@@ -87,6 +90,7 @@ impl State {
 
     fn of_jobs(self) -> JobState {
         match self {
+            State::Waiting => JobState::Blocked,
             State::Pending => JobState::Ready,
             State::Processing => JobState::Claimed,
             State::Delayed => JobState::Scheduled,
@@ -207,6 +211,7 @@ fn show(name: &str, row: &WorkflowRow) -> ApplicationView {
     ApplicationView {
         name: name.to_owned(),
         paused: row.paused,
+        waiting: count(JobState::Blocked),
         pending: count(JobState::Ready),
         processing: count(JobState::Claimed),
         delayed: count(JobState::Scheduled),
@@ -224,12 +229,12 @@ fn task_view(view: &JobView, application: &str) -> TaskView {
         namespace: known.namespace,
         task: known.taskname,
         state: match row.state {
+            JobState::Blocked => "waiting",
             JobState::Ready => "pending",
             JobState::Claimed | JobState::Running => "processing",
             JobState::Scheduled => "delayed",
             JobState::Failed => "dead_letter",
             other @ (JobState::Draft
-            | JobState::Blocked
             | JobState::Completed
             | JobState::Canceled
             | JobState::Terminated

@@ -16,6 +16,8 @@ impl Tasks for Door {
             priority: task.priority,
             delay_ms: task.delay_ms,
             expires_ms: task.expires_ms,
+            depends_on: task.depends_on,
+            met_if_gone: task.met_if_gone,
         });
         let enqueued = self.enqueue_all(tasks.collect()).await?;
         let tasks = enqueued.into_iter().map(|task| ours::Enqueued {

@@ -73,9 +73,9 @@ class Producer:
             done.set_exception(error)
         return done
 
-    def enqueue(self, activation: bytes, **more: int) -> str:
-        """Enqueues a serialized activation; ``delay_ms``, ``expires_ms`` and ``priority`` may be said
-        beside it. Answers the task's id."""
+    def enqueue(self, activation: bytes, **more: Any) -> str:
+        """Enqueues a serialized activation; ``delay_ms``, ``expires_ms``, ``priority``,
+        ``depends_on`` (a list of ids) and ``met_if_gone`` may be said beside it. Answers the task's id."""
         task = {"activation": base64.b64encode(activation).decode(), "priority": self._priority, **more}
         answer = self._post(json.dumps({"tasks": [task]}).encode())
         return str(answer["tasks"][0]["id"])

@@ -133,6 +133,12 @@ pub struct EnqueueArgs {
     /// Not begun within so long, it ends.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub expires: Option<Duration>,
+    /// Not before this task is completed; may be said several times.
+    #[arg(long, value_name = "ID")]
+    pub depends_on: Vec<String>,
+    /// What is not there of these counts as completed.
+    #[arg(long, requires = "depends_on")]
+    pub met_if_gone: bool,
     /// How long an attempt may take, in whole seconds, such as 30s [default: 10s].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub deadline: Option<Duration>,
@@ -175,6 +181,7 @@ pub struct ListArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum State {
+    Waiting,
     Pending,
     Processing,
     Delayed,
@@ -185,6 +192,7 @@ impl State {
     /// As the server has it.
     pub fn word(self) -> &'static str {
         match self {
+            State::Waiting => "waiting",
             State::Pending => "pending",
             State::Processing => "processing",
             State::Delayed => "delayed",

@@ -64,6 +64,7 @@ struct Applications {
 struct Application {
     name: String,
     paused: bool,
+    waiting: i64,
     pending: i64,
     processing: i64,
     delayed: i64,
@@ -140,6 +141,8 @@ async fn enqueue(client: &Client, args: &EnqueueArgs) -> anyhow::Result<()> {
         "priority": args.priority,
         "delay_ms": ms(args.delay),
         "expires_ms": ms(args.expires),
+        "depends_on": args.depends_on,
+        "met_if_gone": args.met_if_gone,
     });
     let mut left = args.count;
     while left > 0 {
@@ -159,12 +162,13 @@ async fn applications(client: &Client, json: bool) -> anyhow::Result<()> {
     if json {
         return Ok(say(&serde_json::to_string_pretty(&applications)?)?);
     }
-    let mut table = Table::new(["application", "pending", "processing", "delayed", "dead letters", ""]);
+    let mut table = Table::new(["application", "waiting", "pending", "processing", "delayed", "dead letters", ""]);
     for one in applications {
         let paused = if one.paused { "paused" } else { "" };
-        let counts = [one.pending, one.processing, one.delayed, one.dead_letters].map(|count| count.to_string());
-        let [pending, processing, delayed, dead] = counts;
-        table.row([one.name, pending, processing, delayed, dead, paused.to_owned()]);
+        let counts =
+            [one.waiting, one.pending, one.processing, one.delayed, one.dead_letters].map(|count| count.to_string());
+        let [waiting, pending, processing, delayed, dead] = counts;
+        table.row([one.name, waiting, pending, processing, delayed, dead, paused.to_owned()]);
     }
     Ok(table.write(&mut io::stdout().lock())?)
 }

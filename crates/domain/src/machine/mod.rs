@@ -2,6 +2,7 @@
 //! readers and the writer report, each with the time; it gives answers, reads and batches. It
 //! reads no clock, draws no number by chance and does no I/O.
 
+mod awaited;
 mod claims;
 mod heads;
 mod held;
@@ -142,6 +143,8 @@ enum Stop {
     March,
     /// These jobs shall be there before anything depends on them.
     Prerequisites(WorkflowId, Vec<JobId>),
+    /// Who waits for this job is to be read.
+    Dependents(WorkflowId, JobId),
     /// All rows of the workflow are being read, or changed in parts.
     Frozen(WorkflowId),
 }

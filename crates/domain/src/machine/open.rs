@@ -146,6 +146,13 @@ impl OpenBatch {
         self.changes += 1;
     }
 
+    /// The same, of one that others still name that wait for more.
+    pub fn awaited_over(&mut self, id: JobId, place: Place) {
+        self.batch.jobs_deleted.push(id);
+        self.over.push(place);
+        self.changes += 1;
+    }
+
     pub fn workflow(&mut self, id: WorkflowId) {
         self.workflows.insert(id);
     }

@@ -346,6 +346,8 @@ impl Machine {
         let wrong = Rejection::WrongState { job, state: row.state };
         let event = match state {
             JobState::Draft => Event::Reset,
+            // There, who is blocked waits for somebody.
+            JobState::Blocked if self.workflows[&row.workflow].row.endless => return Err(wrong.into()),
             JobState::Blocked => Event::Block,
             JobState::Ready if row.state.is_held() => Event::GiveBack,
             JobState::Ready if row.state.has_ended() || row.state == JobState::PendingFailed => {

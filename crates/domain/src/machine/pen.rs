@@ -5,7 +5,7 @@ use super::Machine;
 use crate::batch::Extent;
 use crate::command::Rejection;
 use crate::ids::{JobId, LaneId, WorkflowId};
-use crate::job::JobRow;
+use crate::job::{JobFlags, JobRow};
 use crate::lane::OrderKey;
 use crate::port::Moment;
 use crate::state::{Event, JobState};
@@ -52,6 +52,7 @@ impl Machine {
         let lsn = self.open.lsn();
         let slot = self.slots.get_mut(&id).expect("a job is loaded before it changes");
         let (was, before) = (slot.row.state, slot.row.standing());
+        let was_awaited = slot.row.flags.has(JobFlags::AWAITED);
         change(&mut slot.row)?;
         let (is, after) = (slot.row.state, slot.row.standing());
         let extent = Extent::between(&before, &after);
@@ -79,7 +80,12 @@ impl Machine {
             graph.update(&slot.row);
         }
         let ends = is.is_settled() && owner.row.is_complete();
-        if is_over {
+        if was == JobState::Blocked && is != JobState::Blocked && owner.row.endless {
+            self.open.replace_edges(id, &[]);
+        }
+        if is_over && was_awaited {
+            self.open.awaited_over(id, slot.place);
+        } else if is_over {
             self.open.job_over(id, slot.place);
         }
         let held = i64::from(is.is_held()) - i64::from(was.is_held());

@@ -56,6 +56,10 @@ pub(super) enum Purpose {
         workflow: WorkflowId,
         work: Work,
     },
+    /// For this work.
+    Dependents {
+        work: Work,
+    },
     Payloads {
         ticket: Ticket,
         answer: Answer,
@@ -91,6 +95,10 @@ impl Machine {
                 self.parked -= 1;
                 self.apply_prerequisites(workflow, what, lsn, &rows, work);
             }
+            (Purpose::Dependents { work }, Rows::Dependents(found)) => {
+                self.parked -= 1;
+                self.apply_dependents(now, what, work, found);
+            }
             (Purpose::Payloads { ticket, answer, stamp }, Rows::Payloads(rows)) => {
                 self.parked -= 1;
                 self.apply_payloads(ticket, answer, stamp, what, rows);
@@ -101,6 +109,7 @@ impl Machine {
                 Rows::Page(_)
                 | Rows::Due(_)
                 | Rows::Held(_)
+                | Rows::Dependents(_)
                 | Rows::Workflow(_)
                 | Rows::Graph(_)
                 | Rows::Jobs(_)
@@ -169,6 +178,7 @@ impl Machine {
             | Purpose::Held { .. }
             | Purpose::Rows { .. }
             | Purpose::Prerequisites { .. }
+            | Purpose::Dependents { .. }
             | Purpose::Payloads { .. } => {}
         }
     }
@@ -179,7 +189,8 @@ impl Machine {
         let aim = match &purpose {
             Purpose::Rows { aim, .. } => Some(*aim),
             Purpose::Page { .. } | Purpose::Due { .. } | Purpose::Held { .. } | Purpose::Workflow { .. } => None,
-            Purpose::Jobs { .. } | Purpose::Prerequisites { .. } | Purpose::Payloads { .. } => None,
+            Purpose::Jobs { .. } | Purpose::Prerequisites { .. } => None,
+            Purpose::Dependents { .. } | Purpose::Payloads { .. } => None,
         };
         self.reads.push(ReadRequest { id, after, what: what.clone(), aim });
         self.flights.insert(id, Flight { asked_at: self.committed, after, what, purpose });
@@ -218,6 +229,12 @@ impl Machine {
                 self.parked += 1;
                 let after = self.workflows.get(&workflow).map_or(Lsn::default(), |workflow| workflow.touched);
                 self.ask(after, Read::Jobs(jobs), Purpose::Prerequisites { workflow, work });
+            }
+            Stop::Dependents(workflow, job) => {
+                self.parked += 1;
+                let after = self.workflows.get(&workflow).map_or(Lsn::default(), |workflow| workflow.touched);
+                let limit = u32::try_from(self.limits.step_max).unwrap_or(u32::MAX).max(1);
+                self.ask(after, Read::Dependents { job, after: None, limit }, Purpose::Dependents { work });
             }
             Stop::Rows { workflow, aim } => {
                 let owner = self.workflows.get_mut(&workflow).expect("all rows are read only of a workflow in memory");
@@ -502,6 +519,7 @@ impl Machine {
             | Purpose::Rows { .. }
             | Purpose::Jobs { .. }
             | Purpose::Prerequisites { .. }
+            | Purpose::Dependents { .. }
             | Purpose::Payloads { .. } => true,
         });
     }

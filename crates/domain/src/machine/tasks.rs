@@ -2,6 +2,7 @@
 //! once or at their moment, and are gone when they end.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::{Machine, Slot, Step, Workflow};
@@ -10,7 +11,7 @@ use crate::catalog::{Statement, Table, Value};
 use crate::claim::Needs;
 use crate::command::{Answer, Command, Rejection};
 use crate::ids::{JobId, RequirementId, Timestamp, WorkflowId};
-use crate::job::NewJob;
+use crate::job::{JobFlags, NewJob};
 use crate::lane::LabelSet;
 use crate::state::JobState;
 
@@ -53,19 +54,31 @@ impl Machine {
             if let Some(scheduler) = job.scheduler {
                 return Err(Rejection::NoSuchScheduler(scheduler).into());
             }
-            if let Some(on) = job.depends_on.first() {
-                return Err(Rejection::NoSuchPrerequisite(*on).into());
-            }
         }
+        if jobs.iter().map(|job| job.depends_on.len()).sum::<usize>() > self.limits.step_max {
+            return Err(Rejection::Limit { option: "step_max", max: self.limits.step_max as u64 }.into());
+        }
+        let prerequisites = self.prerequisites_of(id, jobs)?;
         let lanes = self.lanes_of(id, jobs)?;
         let first = self.take_ids(Sequence::Job, jobs.len());
+        self.await_all(prerequisites);
         let lsn = self.open.lsn();
+        let of_them = jobs.iter().flat_map(|job| job.depends_on.iter().filter(|on| on.0 < 0));
+        let awaited: BTreeSet<JobId> = of_them.map(|on| JobId(first - 1 - on.0)).collect();
         // Payloads that are not kept in memory are read once they are there.
         self.dirty(id).details = lsn;
         for ((job, lane), number) in core::mem::take(jobs).into_iter().zip(lanes).zip(first..) {
             let waits = job.not_before.is_some_and(|at| at > now);
-            let state = if waits { JobState::Scheduled } else { JobState::Ready };
-            let row = job.row(JobId(number), id, lane, state);
+            let state = match (job.depends_on.is_empty(), waits) {
+                (false, _) => JobState::Blocked,
+                (true, true) => JobState::Scheduled,
+                (true, false) => JobState::Ready,
+            };
+            let mut row = job.row(JobId(number), id, lane, state);
+            row.flags = row.flags.with(JobFlags::AWAITED, awaited.contains(&row.id));
+            for on in &job.depends_on {
+                self.open.edge(row.id, if on.0 < 0 { JobId(first - 1 - on.0) } else { *on });
+            }
             let is_small = job.payload.len() <= self.limits.payload_inline_max as usize;
             let payload = is_small.then(|| job.payload.clone());
             let detail = JobDetail { job: row.id, workflow: id, name: job.name, payload: job.payload };

@@ -177,6 +177,9 @@ impl Machine {
             Ok(_) | Err(Stop::Rejected(_)) => return Ok(None),
             Err(stop) => return Err(stop),
         };
+        if row.state.has_ended() {
+            return Err(Stop::Dependents(row.workflow, job));
+        }
         if self.tracer.breaks(Broken::MissesDeadlines) && row.state.is_held() {
             return Ok(None);
         }

@@ -32,6 +32,10 @@ pub enum Trace {
     Orphan(JobId),
     /// A claim that was refused put back a job that it had taken.
     Back(JobId),
+    /// A job of an endless workflow waits no more: it may go on, or has ended for another's failure.
+    WentOn(JobId),
+    /// All that waited for this job of an endless workflow, and for nothing else, went on.
+    Awaited(JobId),
     /// A workflow left memory, and with it whose turn it is among its lanes.
     Unloaded(WorkflowId),
     /// It was looked whether a job whose claim reached nobody goes back, and whether it did.
@@ -55,6 +59,8 @@ pub enum Broken {
     TakesNoTurns,
     /// It hands out of a lane what there is, however many are held.
     OverlooksBounds,
+    /// It leaves who waited for a job of an endless workflow where it is.
+    LeavesDependents,
 }
 
 /// Where it is written down, once it is switched on.

@@ -10,7 +10,9 @@ use forebay_domain::ids::{
 };
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
-use forebay_domain::port::{GraphRows, JobQuery, JobSort, Read, Reader, Rows, Store, TaskName, WorkflowRows};
+use forebay_domain::port::{
+    Dependents, GraphRows, JobQuery, JobSort, Read, Reader, Rows, Store, TaskName, WorkflowRows,
+};
 use forebay_domain::state::{JobState, STATE_LIST, STATES};
 
 use super::*;
@@ -39,6 +41,7 @@ pub(super) fn checks<S: Store, R: Reader>() -> Vec<Check<S, R>> {
         ("a deleted job takes all with it that hangs on it", a_deleted_job_takes_all),
         ("a deleted workflow takes all with it and nothing else", a_deleted_workflow_takes_all),
         ("a job of an endless workflow is found by its name until it is over", a_task_is_found),
+        ("who waits for a job is read by pages, with the states of all that each waits for", dependents_are_read),
         ("a list of jobs filters, sorts and pages", a_list_of_jobs),
         ("dependencies are listed in order with names", dependencies_are_listed),
         ("latest results are those that hot rows name", latest_results_are_listed),
@@ -495,6 +498,36 @@ fn a_deleted_job_takes_all<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(bench.read(Read::Payloads(vec![JobId(2)])), Rows::Payloads(vec![]));
     assert_eq!(bench.reader.relations(W).expect("reads"), [(JobId(3), RelationKind::InputFile, 1)]);
     assert_eq!(bench.reader.list(&everything(Table::Result)).expect("reads").0, [result(2, 3)]);
+}
+
+fn dependents_are_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
+    bench.commit(ground());
+    let done = JobRow { state: JobState::Completed, ..job_row(1, 0) };
+    let waiting = |id| JobRow { state: JobState::Blocked, ..job_row(id, 0) };
+    bench.commit(Batch {
+        edges: Edges::between(vec![
+            (JobId(3), JobId(1)),
+            (JobId(4), JobId(1)),
+            (JobId(4), JobId(2)),
+            (JobId(5), JobId(2)),
+        ]),
+        ..create([done, job_row(2, 0), waiting(3), waiting(4), waiting(5)])
+    });
+    let mut read = |after: Option<i64>, limit| {
+        let what = Read::Dependents { job: JobId(1), after: after.map(JobId), limit };
+        let Rows::Dependents(found) = bench.read(what) else { panic!("dependents were asked for") };
+        assert_eq!(found.of, Some(done));
+        found.rows
+    };
+    let met = (JobId(1), JobState::Completed);
+    let third = (waiting(3), vec![met]);
+    let fourth = (waiting(4), vec![met, (JobId(2), JobState::Ready)]);
+    assert_eq!(read(None, 10), [third.clone(), fourth.clone()]);
+    assert_eq!(read(None, 1), [third]);
+    assert_eq!(read(Some(3), 1), [fourth]);
+    assert_eq!(read(Some(4), 1), []);
+    let none = Read::Dependents { job: JobId(9), after: None, limit: 9 };
+    assert_eq!(bench.read(none), Rows::Dependents(Dependents { of: None, rows: vec![] }));
 }
 
 fn a_deleted_workflow_takes_all<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

@@ -278,7 +278,7 @@ impl Made {
             ids
         };
         let workflow = WorkflowId(self.workflow());
-        match self.random.below(16) {
+        match self.random.below(17) {
             0..=3 => {
                 let lane = self.random.pick(&self.lanes).map_or(LaneId(0), |lane| lane.id);
                 let after = OrderKey::new(self.random.between(0, 3), JobId(self.random.between(0, self.next)));
@@ -294,6 +294,11 @@ impl Made {
             10 => Question::Latest(self.query(Table::Result)),
             11 => Question::Jobs(self.job_query(workflow)),
             12 => Question::Read(Read::Held(NodeId(self.random.between(1, 3)))),
+            16 => {
+                let job = JobId(self.random.between(0, self.next + 1));
+                let after = self.random.chance(1, 3).then(|| JobId(self.random.between(0, self.next)));
+                Question::Read(Read::Dependents { job, after, limit })
+            }
             13 => {
                 let moment =
                     Moment { at: Timestamp(self.random.between(0, 50)), job: JobId(self.random.between(0, self.next)) };
@@ -380,7 +385,7 @@ impl Question {
             Question::Read(what) => {
                 let (lsn, mut rows) = reader.read(what).expect(unread);
                 match &mut rows {
-                    Rows::Page(_) | Rows::Due(_) | Rows::Workflow(None) => {}
+                    Rows::Page(_) | Rows::Due(_) | Rows::Dependents(_) | Rows::Workflow(None) => {}
                     Rows::Held(jobs) => jobs.sort_unstable(),
                     Rows::Workflow(Some(rows)) => {
                         rows.requirements.sort_by_key(|&(id, _)| id);

@@ -80,7 +80,7 @@ impl Oracle {
             for on in new.depends_on.iter().copied().chain(parent) {
                 let on = if on.0 < 0 { JobId(first - 1 - on.0) } else { on };
                 workflow.link(job, on);
-                workflow.row.has_edges = true;
+                workflow.row.has_edges |= !workflow.row.endless;
             }
             workflow.relations.extend(new.relations.iter().map(|&(kind, item)| (job, kind, item)));
             self.of_job.insert(job, id);
@@ -100,17 +100,19 @@ impl Oracle {
             if let Some(scheduler) = job.scheduler {
                 return Err(Rejection::NoSuchScheduler(scheduler));
             }
-            if let Some(on) = job.depends_on.first() {
-                return Err(Rejection::NoSuchPrerequisite(*on));
-            }
         }
-        Ok(())
+        self.may_wait_for(id, jobs)
     }
 
     /// New jobs that nothing is in the way of but, perhaps, a moment.
     pub(super) fn ready(&mut self, now: Timestamp, jobs: impl Iterator<Item = JobId>) {
         for job in jobs {
-            let row = self.job(job).expect("just created").row;
+            let job_made = self.job(job).expect("just created");
+            if !job_made.on.is_empty() {
+                self.change(job, Event::Block, |_| {}).expect("a new job can wait");
+                continue;
+            }
+            let row = job_made.row;
             let event = if row.due_at.is_some_and(|due| due > now) { Event::Delay } else { Event::Free };
             self.change(job, event, |_| {}).expect("a new job can be ready");
         }
@@ -285,6 +287,10 @@ impl Oracle {
     pub(super) fn release(&mut self, now: Timestamp, job: JobId) {
         // One that is over has none; those of a march go on at its end.
         let Some(ended) = self.job(job).filter(|_| !self.releasing.contains_key(&job)) else { return };
+        if self.workflows[&ended.row.workflow].row.endless {
+            // Who waits for it is seen to later.
+            return;
+        }
         for dependent in ended.by.clone() {
             self.go_on(now, dependent);
         }
@@ -389,6 +395,9 @@ impl Oracle {
         }
         let event = match state {
             JobState::Draft => Event::Reset,
+            JobState::Blocked if self.workflows[&before.workflow].row.endless => {
+                return Err(Rejection::WrongState { job, state: before.state });
+            }
             JobState::Blocked => Event::Block,
             JobState::Ready if before.state.is_held() => Event::GiveBack,
             JobState::Ready if before.state.has_ended() || before.state == JobState::PendingFailed => {

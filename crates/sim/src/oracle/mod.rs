@@ -2,6 +2,7 @@
 //! batches. It is told in which order the machine did things, does each itself, and says where the
 //! machine decided otherwise.
 
+mod awaited;
 mod bulk;
 mod check;
 mod claims;
@@ -206,6 +207,8 @@ impl Oracle {
             Trace::LeaseOver(node) => self.lease_over(now, node),
             Trace::Orphan(job) => self.orphan(now, job),
             Trace::LeaseGone(node) => self.lease_gone(node),
+            Trace::WentOn(job) => self.went_on(now, job),
+            Trace::Awaited(job) => self.awaited(job),
             Trace::Unloaded(workflow) => {
                 self.unloaded(workflow);
                 Ok(())
@@ -310,6 +313,7 @@ impl Oracle {
                 self.may_enqueue(*workflow, jobs)?;
                 let Some(first) = created else { return Ok(Some(Answer::Created(0))) };
                 self.create_jobs(*workflow, jobs, first, None);
+                self.await_all(*workflow, jobs, first);
                 self.begin_turns(*workflow, jobs);
                 self.ready(now, (first..).take(jobs.len()).map(JobId));
                 Answer::Created(first)
@@ -461,7 +465,10 @@ impl Oracle {
         let row = *row;
         self.dirty.insert(id);
         let owner = self.workflows.get_mut(&workflow).expect("of a job");
-        if owner.row.endless && row.state.has_ended() && !row.flags.has(JobFlags::DEAD_LETTER) {
+        if owner.row.endless && before == JobState::Blocked && row.state != JobState::Blocked {
+            owner.unlink(id);
+        }
+        if owner.row.is_over(&row) {
             owner.jobs.remove(&id);
             self.of_job.remove(&id);
             self.dirty.remove(&id);
@@ -515,6 +522,14 @@ impl Workflow {
     fn link(&mut self, job: JobId, on: JobId) {
         self.jobs.get_mut(&job).expect("an end of an edge").on.insert(on);
         self.jobs.get_mut(&on).expect("an end of an edge").by.insert(job);
+    }
+
+    /// It depends on nothing any more.
+    fn unlink(&mut self, job: JobId) {
+        let on = std::mem::take(&mut self.jobs.get_mut(&job).expect("of the workflow").on);
+        for on in on {
+            self.jobs.get_mut(&on).expect("an end of an edge").by.remove(&job);
+        }
     }
 
     /// All that it depends on has ended.

@@ -12,7 +12,7 @@ use forebay_domain::graph::Edges;
 use forebay_domain::ids::{BarrierId, Epoch, JobId, LaneId, Lsn, NodeId, RequirementId, WorkflowId};
 use forebay_domain::job::{JobRow, Payload, RelationKind};
 use forebay_domain::lane::OrderKey;
-use forebay_domain::port::{GraphRows, Moment, Read, Recovered, Rows, WorkflowRows};
+use forebay_domain::port::{Dependents, GraphRows, Moment, Read, Recovered, Rows, WorkflowRows};
 use forebay_domain::state::JobState;
 
 /// What waits for what.
@@ -341,6 +341,14 @@ impl Db {
             Read::Held(node) => {
                 let of_node = self.of_node.range((*node, JobId(i64::MIN))..=(*node, JobId(i64::MAX)));
                 Rows::Held(of_node.map(|(_, job)| *job).collect())
+            }
+            Read::Dependents { job, after, limit } => {
+                let after = after.map_or(JobId(i64::MIN), |after| JobId(after.0 + 1));
+                let waiting = self.edges.direct.iter().filter(|(id, on)| on == job && *id >= after);
+                let state = |&(_, on): &(JobId, JobId)| Some((on, self.jobs.get(&on)?.state));
+                let on = |id| self.edges.direct_from(id).filter_map(|edge| state(&edge)).collect();
+                let rows = waiting.take(*limit as usize).map(|&(id, _)| (self.jobs[&id], on(id))).collect();
+                Rows::Dependents(Dependents { of: self.jobs.get(job).copied(), rows })
             }
             Read::Payloads(ids) => {
                 Rows::Payloads(ids.iter().filter_map(|id| Some((*id, self.details.get(id)?.payload.clone()))).collect())

@@ -117,3 +117,9 @@ fn a_lane_of_which_more_is_held_than_may_be_is_noticed() {
     let what = differs(Sabotage::NoBounds, 1_000);
     assert!(what.contains("next in the order is"), "{what}");
 }
+
+#[test]
+fn a_task_that_waits_for_nothing_any_more_is_noticed() {
+    let what = differs(Sabotage::LeftDependents, 200);
+    assert!(what.contains("waits for nothing else"), "{what}");
+}

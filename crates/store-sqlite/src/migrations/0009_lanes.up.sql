@@ -9,3 +9,4 @@ INSERT INTO lane_state (lane_id, held, is_paused)
     SELECT lane_id, count(*), 0 FROM job
     WHERE workflow_id IN (SELECT id FROM workflow_state WHERE is_endless = 1) AND state IN (3, 4)
     GROUP BY lane_id;
+-- From this version on tasks may wait for others.

@@ -7,5 +7,6 @@ mod rules;
 mod strangers;
 mod streams;
 mod stuck;
+mod waiting;
 mod workers;
 mod world;

@@ -289,7 +289,10 @@ pub(super) fn lanes(
             Ok(lanes.filter(|lane| wanted(&lane.labels)).map(|lane| lane.id).collect())
         }
         (_, Rows::Workflow(None)) => Err(Fault::not_found("Workflow", workflow).into()),
-        (_, Rows::Page(_) | Rows::Due(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Held(_) | Rows::Payloads(_)) => {
+        (_, Rows::Page(_) | Rows::Due(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Held(_)) => {
+            unreachable!("a reader answers with the twin of what was asked")
+        }
+        (_, Rows::Dependents(_) | Rows::Payloads(_)) => {
             unreachable!("a reader answers with the twin of what was asked")
         }
     }

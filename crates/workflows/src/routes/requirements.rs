@@ -161,7 +161,10 @@ fn in_use(reader: &mut dyn Reader, workflow: i64) -> Result<Vec<RequirementId>, 
             Ok(of_lanes.chain([found.row.default_requirement]).collect())
         }
         (_, Rows::Workflow(None)) => Err(Fault::not_found("Workflow", workflow).into()),
-        (_, Rows::Page(_) | Rows::Due(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Held(_) | Rows::Payloads(_)) => {
+        (_, Rows::Page(_) | Rows::Due(_) | Rows::Graph(_) | Rows::Jobs(_) | Rows::Held(_)) => {
+            unreachable!("a reader answers with the twin of what was asked")
+        }
+        (_, Rows::Dependents(_) | Rows::Payloads(_)) => {
             unreachable!("a reader answers with the twin of what was asked")
         }
     }
