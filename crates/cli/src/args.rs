@@ -129,7 +129,7 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Serve a database over HTTP.
     #[command(after_help = SERVE_HELP)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Run jobs of a workflow of a server.
     #[command(after_help = WORKER_HELP)]
     Worker(WorkerArgs),
