@@ -2,7 +2,7 @@
 //! workers of taskbroker.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
@@ -35,10 +35,26 @@ pub fn run(part: Part, all: bool) -> anyhow::Result<()> {
     if part != Part::Tasks {
         torcs(part)?;
     }
-    TASKBROKER_CLIENTS.iter().try_for_each(|version| taskbrokers(version, all))
+    let suites = TASKBROKER_CLIENTS.map(|version| Ok((version, taskbrokers(version, all)?)));
+    let suites = suites.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    // Side by side: they mostly wait.
+    let begun = suites.into_iter().map(|(version, mut suite)| {
+        let suite = suite.stdout(Stdio::piped()).spawn().context("cannot start pytest")?;
+        Ok((version, suite))
+    });
+    let begun = begun.collect::<anyhow::Result<Vec<_>>>()?.into_iter();
+    // None is left behind when another one fails.
+    let ended = begun.map(|(version, suite)| (version, suite.wait_with_output())).collect::<Vec<_>>();
+    for (version, ended) in ended {
+        let ended = ended?;
+        println!("── taskbroker-client {version}\n{}", String::from_utf8_lossy(&ended.stdout));
+        ensure!(ended.status.success(), "taskbroker-client {version}: the suite failed: {}", ended.status);
+    }
+    Ok(())
 }
 
-fn taskbrokers(version: &str, all: bool) -> anyhow::Result<()> {
+/// The suite with this version of the client.
+fn taskbrokers(version: &str, all: bool) -> anyhow::Result<Command> {
     let python = crate::ci::python_environment(&format!("compat/taskbroker-{version}"))?;
     let client = format!("taskbroker-client=={version}");
     // The newer one's command line needs click, and does not say so.
@@ -48,9 +64,7 @@ fn taskbrokers(version: &str, all: bool) -> anyhow::Result<()> {
     if all {
         command.arg("--all");
     }
-    let status = command.status().context("cannot start pytest")?;
-    ensure!(status.success(), "taskbroker-client {version}: the suite failed: {status}");
-    Ok(())
+    Ok(command)
 }
 
 fn torcs(part: Part) -> anyhow::Result<()> {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
-use forebay_domain::command::{Answer as Said, Command};
+use forebay_domain::command::{Answer as Said, Command, Held};
 use forebay_domain::ids::{JobId, WorkflowId};
+use forebay_domain::job::JobRow;
 use forebay_engine::{Error, Undelivered};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -133,9 +134,8 @@ enum Fed {
 /// A task that is being pushed. Dropped, it stays with the worker, who may have it.
 struct Sent {
     undelivered: Option<Undelivered>,
-    job: JobId,
+    row: JobRow,
     id: String,
-    at_most_once: bool,
     begun: Instant,
     endpoint: Arc<Endpoint>,
 }
@@ -263,12 +263,11 @@ impl Feeder {
             return None;
         };
         self.door.grants().granted(self.endpoint.number(), &id, Attempt::of(&row));
-        let at_most_once = row.policy.is_some_and(|policy| policy.at_most_once);
         let endpoint = Arc::clone(&self.endpoint);
         endpoint.counts.in_flight.fetch_add(1, Relaxed);
         let begun = Instant::now();
-        let sent = Sent { undelivered: Some(task), job: row.id, id, at_most_once, begun, endpoint };
-        Some(Box::pin(deliver(worker.clone(), sent, activation)))
+        let sent = Sent { undelivered: Some(task), row, id, begun, endpoint };
+        Some(Box::pin(deliver(self.door.clone(), worker.clone(), sent, activation)))
     }
 
     /// What becomes of a push that was answered, and what is next.
@@ -277,7 +276,7 @@ impl Feeder {
         match answer {
             Answer::Taken => {
                 counts.taken.fetch_add(1, Relaxed);
-                self.refusals.remove(&sent.job);
+                self.refusals.remove(&sent.row.id);
                 let quick = sent.begun.elapsed() < QUICK;
                 let most = self.door.options().push.in_flight_max.max(1);
                 self.at_a_time = if quick { most.min(self.at_a_time + 1) } else { 1 };
@@ -300,12 +299,12 @@ impl Feeder {
                 if self.refusals.len() >= REFUSED_MAX {
                     self.refusals.clear();
                 }
-                let times = self.refusals.entry(sent.job).or_default();
+                let times = self.refusals.entry(sent.row.id).or_default();
                 *times += 1;
                 let Endpoint { application, address, .. } = &*self.endpoint;
                 tracing::warn!(application, address, task = sent.id, %status, times, "a worker refused a task");
                 if *times >= REFUSALS_MAX {
-                    self.refusals.remove(&sent.job);
+                    self.refusals.remove(&sent.row.id);
                 } else {
                     sent.back(&self.door);
                 }
@@ -321,7 +320,7 @@ impl Feeder {
                 counts.failed.fetch_add(1, Relaxed);
                 miss(&mut self.missed, &self.endpoint, &why);
                 // It may have been begun. Whoever did that is gone, and is not listened to any more.
-                if !sent.at_most_once {
+                if !sent.row.policy.is_some_and(|policy| policy.at_most_once) {
                     sent.again();
                 }
                 Next::Away
@@ -379,8 +378,23 @@ async fn take_one(door: &Door, workflow: WorkflowId, wait: bool) -> Result<Optio
     Ok(has_one.then_some(answer))
 }
 
-async fn deliver(worker: Worker, sent: Sent, activation: Activation) -> (Sent, Answer) {
-    let answer = worker.push(activation).await;
+/// Pushes it. Its time begins when the worker has taken it: what waits for room is not lost meanwhile.
+async fn deliver(door: Door, worker: Worker, sent: Sent, activation: Activation) -> (Sent, Answer) {
+    let deadline_ms = sent.row.policy.map(|policy| policy.deadline_ms).filter(|ms| *ms > 0);
+    let half = deadline_ms.map(|ms| Duration::from_millis(ms.into()) / 2);
+    let mut push = std::pin::pin!(worker.push(activation));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = push.as_mut() => break answer,
+            () = async { tokio::time::sleep(half.expect("it is there")).await }, if half.is_some() => {
+                sent.renew(&door).await;
+            }
+        }
+    };
+    if matches!(answer, Answer::Taken) && sent.begun.elapsed() >= QUICK {
+        sent.renew(&door).await;
+    }
     (sent, answer)
 }
 
@@ -392,6 +406,15 @@ fn miss(missed: &mut bool, endpoint: &Endpoint, why: &str) {
 }
 
 impl Sent {
+    /// Its time begins anew.
+    async fn renew(&self, door: &Door) {
+        let JobRow { id: job, attempt, grant, workflow, .. } = self.row;
+        let renewed = door.engine().call(Command::Renew { workflow, attempts: vec![Held { job, attempt, grant }] });
+        if let Err(error) = renewed.await {
+            tracing::debug!(job = job.0, %error, "the time of a task that is being pushed was not begun anew");
+        }
+    }
+
     /// It was not taken: it is ready as if it had never been handed out.
     fn back(self, door: &Door) {
         door.grants().reported(self.endpoint.number(), &self.id);

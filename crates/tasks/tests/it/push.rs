@@ -255,6 +255,29 @@ async fn what_a_worker_that_dies_was_being_sent_goes_to_another_unless_it_may_ru
 }
 
 #[tokio::test]
+async fn what_waits_for_room_at_a_worker_is_not_lost_meanwhile() {
+    let mut worker = Listening::start().await;
+    let push = to(&[worker.address]);
+    let grace = Duration::from_millis(400);
+    let (world, _pushing) = with(Options { hold: Duration::ZERO, push, grace, ..Options::default() }).await;
+    let id = world.task(json!({"processing_deadline": 0})).await;
+    let pushed = worker.next().await;
+    let applied = world.engine.counters().commands;
+    // Each time that half of its time is over.
+    let renewals = async {
+        while world.engine.counters().commands < applied + 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), renewals).await.expect("it is renewed");
+    let shown = world.get(&format!("/tasks/{id}")).await;
+    assert_eq!((&shown["state"], &shown["losses"]), (&json!("processing"), &json!(0)), "{shown}");
+    pushed.take();
+    world.worker().report(&id, Complete).await;
+    assert_eq!(world.counts().await, [0; 4]);
+}
+
+#[tokio::test]
 async fn a_worker_that_answers_too_late_keeps_what_it_may_have() {
     let mut worker = Listening::start().await;
     let push = push::Options { timeout: Duration::from_millis(50), ..to(&[worker.address]) };
