@@ -197,6 +197,8 @@ fn ends_follow_from_exit_codes(scratch: &Scratch, said: &Said, max_retries: &dyn
                 any_failed = true;
                 assert!(max_retries(code).is_none_or(|max| attempt >= max), "{result}");
             }
+            // It waited for one that failed.
+            "canceled" => assert_eq!((code, attempt), (-1, 1), "{result}"),
             other => panic!("{other}: {result}"),
         }
     }
