@@ -1,5 +1,6 @@
 """What only push mode has."""
 
+import time
 import urllib.request
 
 import grpc
@@ -22,13 +23,23 @@ def test_workers_come_and_go_and_share_what_there_is(server, shop, workers, done
     workers.start()
     until("it was done once there was a worker", lambda: done("send", "early"))
     workers.start()
-    until("both are there", lambda: metrics(server)['forebay_push_endpoints{state="away"}'] == 0)
+    both = {str(worker.pid) for worker in workers.running}
+
+    def both_work():
+        # A worker takes tasks before its children are there.
+        shop.who.delay("warm")
+        time.sleep(0.2)
+        return {worker for *_, worker in done("who", "warm")} == both
+
+    until("both work", both_work)
+    until("nothing is left", server.is_idle)
+    assert metrics(server)['forebay_push_endpoints{state="away"}'] == 0
     for number in range(60):
         shop.who.delay(number)
-    until("all are done", lambda: len(done("who")) == 60)
     until("nothing is left", server.is_idle)
-    assert {int(number) for _, _, number, _ in done("who")} == set(range(60))
-    assert {int(worker) for *_, worker in done("who")} == {worker.pid for worker in workers.running}
+    counted = [what for _, *what in done("who") if what[1] != "warm"]
+    assert {int(number) for _, number, _ in counted} == set(range(60))
+    assert {worker for *_, worker in counted} == both
 
 
 @pytest.mark.ways("push", "spawn", "open")

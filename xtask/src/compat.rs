@@ -45,11 +45,15 @@ pub fn run(part: Part, all: bool) -> anyhow::Result<()> {
     let begun = begun.collect::<anyhow::Result<Vec<_>>>()?.into_iter();
     // None is left behind when another one fails.
     let ended = begun.map(|(version, suite)| (version, suite.wait_with_output())).collect::<Vec<_>>();
+    let mut failed = Vec::new();
     for (version, ended) in ended {
         let ended = ended?;
         println!("── taskbroker-client {version}\n{}", String::from_utf8_lossy(&ended.stdout));
-        ensure!(ended.status.success(), "taskbroker-client {version}: the suite failed: {}", ended.status);
+        if !ended.status.success() {
+            failed.push(format!("taskbroker-client {version}: {}", ended.status));
+        }
     }
+    ensure!(failed.is_empty(), "the suite failed: {}", failed.join(", "));
     Ok(())
 }
 

@@ -77,4 +77,13 @@ mod tests {
         assert!(to("shop").resolve(true).unwrap_err().to_string().contains("APPLICATION=HOST:PORT"));
         assert_eq!(PushSettings::default().resolve(false).unwrap(), push::Options::default());
     }
+
+    #[test]
+    fn a_file_says_it_as_flags_do() {
+        let text = "[push]\nto = [\"shop=a:1,b:2\"]\ncallback = \"here:3\"\nin_flight = 2\ntimeout = \"5s\"";
+        let options = super::super::Settings::parse(text).unwrap().push.resolve(true).unwrap();
+        assert_eq!(options.endpoints.iter().collect::<Vec<_>>(), [("shop", "a:1"), ("shop", "b:2")]);
+        assert_eq!((options.callback.as_deref(), options.in_flight_max), (Some("here:3"), 2));
+        assert_eq!(options.timeout, Duration::from_secs(5));
+    }
 }
