@@ -29,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "forebay-workflows",
         ],
     ),
-    ("xtask", &[]),
+    ("xtask", &["forebay-tasks"]),
 ];
 
 /// Crates from outside that may never be below these, directly.

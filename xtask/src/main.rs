@@ -81,6 +81,9 @@ enum Command {
     /// Answers requests as large as the server's with nothing behind: what the HTTP library costs.
     #[command(hide = true)]
     Echo,
+    /// The same over gRPC, for the tasks door.
+    #[command(hide = true)]
+    EchoTasks,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -96,5 +99,6 @@ fn main() -> anyhow::Result<()> {
         Command::Bench { what } if what.makes_load() && cfg!(debug_assertions) => bench::optimized(),
         Command::Bench { what } => bench::run(what),
         Command::Echo => bench::echo::serve(),
+        Command::EchoTasks => bench::tasks::echo::serve(),
     }
 }

@@ -40,6 +40,7 @@ pub enum Profile {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
+    grpc: Option<SocketAddr>,
 }
 
 impl Server {
@@ -53,6 +54,11 @@ impl Server {
         let mut command = Command::new(binary);
         command.args(["serve", "--http", "127.0.0.1:0", "--durability", durability, "--db"]).arg(db).args(more);
         Server::listen(command)
+    }
+
+    /// The same, with the gRPC of the tasks door.
+    pub fn start_with_grpc(binary: &Path, db: &Path, durability: &str) -> anyhow::Result<Server> {
+        Server::start_with(binary, db, durability, &["--grpc", "127.0.0.1:0"])
     }
 
     /// torc-server, once it listens.
@@ -69,17 +75,33 @@ impl Server {
         Server::listen(command)
     }
 
+    /// The bare gRPC library.
+    pub fn echo_of_tasks() -> anyhow::Result<Server> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("echo-tasks");
+        Server::listen(command)
+    }
+
+    /// Where it listens for gRPC.
+    pub fn grpc(&self) -> anyhow::Result<SocketAddr> {
+        self.grpc.context("the server does not listen for gRPC")
+    }
+
     fn listen(mut command: Command) -> anyhow::Result<Server> {
         let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start the server")?;
         let stdout = child.stdout.take().context("its output is piped")?;
         for line in BufReader::new(stdout).lines() {
             let line = line?;
             if let Some(port) = line.strip_prefix("TORC_SERVER_PORT=") {
-                return Ok(Server { child, address: SocketAddr::from(([127, 0, 0, 1], port.trim().parse()?)) });
+                let address = SocketAddr::from(([127, 0, 0, 1], port.trim().parse()?));
+                return Ok(Server { child, address, grpc: None });
             }
-            if let Some(at) = line.split("http=").nth(1) {
-                let address = at.split_whitespace().next().unwrap_or_default().parse()?;
-                return Ok(Server { child, address });
+            if let Some(listening) = line.strip_prefix("listening ") {
+                let at = |name: &str| listening.split_whitespace().find_map(|word| word.strip_prefix(name));
+                let grpc = at("grpc=").map(str::parse).transpose()?;
+                let address = at("http=").map(str::parse).transpose()?.or(grpc);
+                let address = address.context("a server listens somewhere")?;
+                return Ok(Server { child, address, grpc });
             }
         }
         bail!("the server ended before it listened: {}", child.wait()?)

@@ -173,6 +173,11 @@ pub trait Reader {
     /// A job of an endless workflow; of several of a name the first.
     fn task(&mut self, by: &TaskName) -> Result<Option<JobView>, StoreError>;
 
+    /// The same for several, in their order.
+    fn tasks(&mut self, by: &[TaskName]) -> Result<Vec<Option<JobView>>, StoreError> {
+        by.iter().map(|by| self.task(by)).collect()
+    }
+
     fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError>;
 
     /// Dependencies of a workflow, (job, depends on), ordered so, and how many there are in all.

@@ -119,6 +119,15 @@ impl SqliteReader {
     }
 }
 
+fn task(db: &Connection, by: &TaskName) -> rusqlite::Result<Option<JobView>> {
+    match by {
+        TaskName::Job(id) => sql::TASK.on(db)?.query_row([id.0], job_view).optional(),
+        TaskName::Named { workflow, name } => {
+            sql::TASK_NAMED.on(db)?.query_row((workflow.0, name), job_view).optional()
+        }
+    }
+}
+
 /// The folder cannot be written to, and a log is to be looked at.
 fn is_unwritable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
@@ -190,14 +199,12 @@ impl Reader for SqliteReader {
     }
 
     fn task(&mut self, by: &TaskName) -> Result<Option<JobView>, StoreError> {
-        let db = &self.db;
-        let found = match by {
-            TaskName::Job(id) => sql::TASK.on(db).and_then(|mut job| job.query_row([id.0], job_view).optional()),
-            TaskName::Named { workflow, name } => {
-                sql::TASK_NAMED.on(db).and_then(|mut job| job.query_row((workflow.0, name), job_view).optional())
-            }
-        };
-        found.map_err(sorted)
+        task(&self.db, by).map_err(sorted)
+    }
+
+    /// In one snapshot: each costs much more than one of these reads.
+    fn tasks(&mut self, by: &[TaskName]) -> Result<Vec<Option<JobView>>, StoreError> {
+        self.snapshot(|db| by.iter().map(|by| task(db, by)).collect())
     }
 
     fn jobs(&mut self, query: &JobQuery) -> Result<(Vec<JobView>, u64), StoreError> {

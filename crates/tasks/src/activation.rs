@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ::bytes::{Buf, BufMut};
+use ::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{
     DecodeContext, WireType, bytes, decode_key, decode_varint, encode_key, encode_varint, fixed32, fixed64, skip_field,
 };
@@ -51,7 +51,7 @@ impl Message for Activation {
                 fixed64::encode(tag, &value, &mut self.0);
             }
             WireType::LengthDelimited => {
-                let mut value = Vec::new();
+                let mut value = Bytes::new();
                 bytes::merge(wire_type, &mut value, buf, ctx)?;
                 bytes::encode(tag, &value, &mut self.0);
             }

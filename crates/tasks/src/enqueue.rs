@@ -188,17 +188,14 @@ impl Door {
         if names.is_empty() {
             return Ok(HashMap::new());
         }
-        let names = names.to_vec();
-        let found = self.engine().read(move |reader| {
-            let mut found = HashMap::new();
-            for (workflow, name) in names {
-                if let Some(view) = reader.task(&TaskName::Named { workflow, name: name.clone() })? {
-                    found.insert(name.into(), ident::of_attempt(&view.row, &view.name));
-                }
-            }
-            Ok(found)
-        });
-        Ok(found.await?)
+        let named = |(workflow, name): &Name| TaskName::Named { workflow: *workflow, name: name.clone() };
+        let names: Vec<TaskName> = names.iter().map(named).collect();
+        let found = self.engine().read(move |reader| reader.tasks(&names)).await?;
+        Ok(found
+            .into_iter()
+            .flatten()
+            .map(|view| (view.name.to_string(), ident::of_attempt(&view.row, &view.name)))
+            .collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which connection got which attempt. It is only a fence: what is forgotten here is looked up.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_domain::ids::{Grant, JobId, WorkflowId};
@@ -26,15 +26,12 @@ pub struct Grants {
     most: usize,
 }
 
-/// Who got an attempt: a connection, and what the attempt was called there.
-type Key = (u64, Arc<str>);
-
 #[derive(Default)]
 struct Inner {
-    granted: HashMap<Key, (Attempt, u64)>,
-    by_connection: HashMap<u64, HashSet<Arc<str>>>,
-    /// In the order of their coming, the oldest first.
-    order: BTreeMap<u64, Key>,
+    /// By the connection, and what the attempt was called there; with its place in the order.
+    granted: HashMap<u64, HashMap<Arc<str>, (Attempt, u64)>>,
+    /// All of them in the order of their coming, the oldest first.
+    order: BTreeMap<u64, (u64, Arc<str>)>,
     next: u64,
 }
 
@@ -46,43 +43,38 @@ impl Grants {
     /// A connection got an attempt, called so.
     pub fn granted(&self, connection: u64, id: &str, attempt: Attempt) {
         let mut inner = self.lock();
-        let inner = &mut *inner;
-        let id: Arc<str> = id.into();
-        inner.remove(&(connection, Arc::clone(&id)));
-        while inner.granted.len() >= self.most
-            && let Some(oldest) = inner.order.values().next().cloned()
+        inner.remove(connection, id);
+        while inner.order.len() >= self.most
+            && let Some((connection, id)) = inner.order.values().next().cloned()
         {
-            inner.remove(&oldest);
+            inner.remove(connection, &id);
         }
-        let key = (connection, Arc::clone(&id));
-        inner.order.insert(inner.next, key.clone());
-        inner.granted.insert(key, (attempt, inner.next));
-        inner.by_connection.entry(connection).or_default().insert(id);
+        let (id, number): (Arc<str>, u64) = (id.into(), inner.next);
+        inner.order.insert(number, (connection, Arc::clone(&id)));
+        inner.granted.entry(connection).or_default().insert(id, (attempt, number));
         inner.next += 1;
     }
 
     /// The attempt that a connection got last by this id.
     pub fn find(&self, connection: u64, id: &str) -> Option<Attempt> {
-        self.lock().granted.get(&(connection, id.into())).map(|(attempt, _)| *attempt)
+        self.lock().find(connection, id)
     }
 
     /// Those of these that have an attempt by this id.
     pub fn holders(&self, connections: impl Iterator<Item = u64>, id: &str) -> Vec<(u64, Attempt)> {
-        let id: Arc<str> = id.into();
         let inner = self.lock();
-        let attempt = |number| inner.granted.get(&(number, Arc::clone(&id))).map(|(attempt, _)| *attempt);
-        connections.filter_map(|number| Some((number, attempt(number)?))).collect()
+        connections.filter_map(|number| Some((number, inner.find(number, id)?))).collect()
     }
 
     /// It was reported.
     pub fn reported(&self, connection: u64, id: &str) {
-        self.lock().remove(&(connection, id.into()));
+        self.lock().remove(connection, id);
     }
 
     pub fn closed(&self, connection: u64) {
         let mut inner = self.lock();
-        for id in inner.by_connection.remove(&connection).unwrap_or_default() {
-            inner.remove(&(connection, id));
+        for (_, number) in inner.granted.remove(&connection).unwrap_or_default().values() {
+            inner.order.remove(number);
         }
     }
 
@@ -93,14 +85,15 @@ impl Grants {
 }
 
 impl Inner {
-    fn remove(&mut self, key: &Key) {
-        let Some((_, number)) = self.granted.remove(key) else { return };
-        self.order.remove(&number);
-        if let Some(ids) = self.by_connection.get_mut(&key.0) {
-            ids.remove(&key.1);
-            if ids.is_empty() {
-                self.by_connection.remove(&key.0);
-            }
+    fn find(&self, connection: u64, id: &str) -> Option<Attempt> {
+        self.granted.get(&connection)?.get(id).map(|(attempt, _)| *attempt)
+    }
+
+    /// What is kept for the connection stays, empty, until it is closed: it soon gets the next one.
+    fn remove(&mut self, connection: u64, id: &str) {
+        let removed = self.granted.get_mut(&connection).and_then(|granted| granted.remove(id));
+        if let Some((_, number)) = removed {
+            self.order.remove(&number);
         }
     }
 }
@@ -129,7 +122,7 @@ mod tests {
         assert_eq!((grants.find(2, "b"), grants.find(1, "a")), (None, Some(attempt(1, 3))));
         grants.closed(1);
         let inner = grants.lock();
-        assert!(inner.granted.is_empty() && inner.order.is_empty() && inner.by_connection.is_empty());
+        assert!(inner.granted.is_empty() && inner.order.is_empty());
     }
 
     #[test]

@@ -148,12 +148,8 @@ impl Door {
             }
         };
         let found = self.engine().read_of(Scope::Everything, move |reader| {
-            for name in &names {
-                if let Some(view) = reader.task(name)? {
-                    return Ok(Some((view, failures)));
-                }
-            }
-            Ok(None)
+            let first = reader.tasks(&names)?.into_iter().flatten().next();
+            Ok(first.map(|view| (view, failures)))
         });
         Ok(found.await?)
     }

@@ -21,7 +21,7 @@ const JOB_MS: u64 = 25;
 /// A workflow of so many jobs is created each time that so many have been done.
 const REFILL: usize = 20_000;
 /// The bound of the log (DESIGN: 256 MiB).
-const WAL_MAX: u64 = 256 << 20;
+pub(super) const WAL_MAX: u64 = 256 << 20;
 const PARTS: u32 = 12;
 
 pub fn run(minutes: u64, durability: &str, binary: Option<PathBuf>) -> anyhow::Result<()> {
@@ -41,7 +41,7 @@ pub fn run(minutes: u64, durability: &str, binary: Option<PathBuf>) -> anyhow::R
     Ok(())
 }
 
-fn mib(bytes: u64) -> f64 {
+pub(super) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 

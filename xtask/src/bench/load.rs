@@ -246,7 +246,7 @@ async fn timed(
 }
 
 /// How many batches the store has committed: the number of the last one.
-fn commits(db: &Path) -> anyhow::Result<i64> {
+pub(super) fn commits(db: &Path) -> anyhow::Result<i64> {
     let connection = rusqlite::Connection::open_with_flags(db, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     Ok(connection.query_row("SELECT value FROM meta WHERE name = 'lsn'", [], |row| row.get(0))?)
 }

@@ -10,6 +10,7 @@ mod load;
 mod neighbour;
 mod run;
 mod start;
+pub mod tasks;
 mod torcs;
 mod workflows;
 
@@ -89,6 +90,36 @@ pub enum Bench {
         /// Only the points with so many runners.
         #[arg(long)]
         runners: Option<usize>,
+        /// A binary of Forebay that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// The tasks door beside a bare echo of the same messages over gRPC: workers that pull, one call a
+    /// task. Ends with 1 if it is slower than is asked.
+    Tasks {
+        /// Only these; all without it.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        parts: Vec<tasks::Part>,
+        /// Seconds of each side in each round.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// The largest backlog that is drained, up to 10 000 000.
+        #[arg(long, default_value_t = 1_000_000)]
+        backlog_max: u64,
+        /// A binary of Forebay that is built already.
+        #[arg(long)]
+        binary: Option<std::path::PathBuf>,
+    },
+    /// Tasks come and are done at a steady rate: the database, its log and the memory keep their size.
+    TasksHour {
+        #[arg(long, default_value_t = 60.0)]
+        minutes: f64,
+        #[arg(long, default_value_t = 2000.0)]
+        per_second: f64,
+        #[arg(long, default_value = "process")]
+        durability: String,
         /// A binary of Forebay that is built already.
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
@@ -180,6 +211,12 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Neighbour { jobs, durability, binary } => neighbour::run(jobs, &durability, binary),
         Bench::Workflows { peer, seconds, ready_max, runners, binary } => {
             workflows::run(&peer, seconds, ready_max, runners, binary)
+        }
+        Bench::Tasks { parts, seconds, rounds, backlog_max, binary } => {
+            tasks::run(&tasks::Plan { parts, seconds, rounds, backlog_max, binary })
+        }
+        Bench::TasksHour { minutes, per_second, durability, binary } => {
+            tasks::hour::run(minutes, per_second, &durability, binary)
         }
         Bench::Burst { runners, rounds, rate, seconds, durability, binary } => {
             burst::run(burst::Plan { runners, rounds, rate, seconds }, &durability, binary)

@@ -26,7 +26,7 @@ pub fn run(ready: u64, binary: Option<PathBuf>) -> anyhow::Result<()> {
     let workflow = runtime.block_on(one_ready_job(&server))?;
     server.stop()?;
     let began = Instant::now();
-    multiply(&db, ready)?;
+    multiply(&db, ready, |column| (column == "name").then(|| "t.name || '_' || n.id".to_owned()))?;
     let bytes = std::fs::metadata(&db)?.len();
     forget(&db)?;
     println!("{ready} ready jobs, {:.1} GB, made in {:.0} s", bytes as f64 / 1e9, began.elapsed().as_secs_f64());
@@ -79,8 +79,9 @@ async fn one_ready_job(server: &Server) -> anyhow::Result<i64> {
 }
 
 /// Makes many ready jobs of the one that is there, in the database of a server that was stopped: the
-/// same rows with other numbers, whatever columns they have, and indexes made anew at the end.
-fn multiply(path: &Path, jobs: u64) -> anyhow::Result<()> {
+/// same rows with other numbers `n.id`, whatever columns they have, but for what `differs` has another
+/// term for; and indexes made anew at the end.
+pub(super) fn multiply(path: &Path, jobs: u64, differs: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
     let db = Connection::open(path)?;
     db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -200000")?;
     let indexes: Vec<(String, String)> = db
@@ -98,10 +99,10 @@ fn multiply(path: &Path, jobs: u64) -> anyhow::Result<()> {
             .collect::<Result<_, _>>()?;
         let values: Vec<String> = columns
             .iter()
-            .map(|name| match name.as_str() {
-                name if name == key => "n.id".to_owned(),
-                "name" => "t.name || '_' || n.id".to_owned(),
-                name => format!("t.{name}"),
+            .map(|name| match differs(name) {
+                Some(term) => term,
+                None if name == key => "n.id".to_owned(),
+                None => format!("t.{name}"),
             })
             .collect();
         db.execute(

@@ -20,13 +20,13 @@ fn large() -> String {
 }
 
 /// A disk of a test's own; unmounted when dropped.
-struct Disk {
+pub struct Disk {
     at: PathBuf,
 }
 
 impl Disk {
     /// None, and why on stderr, if this user cannot mount.
-    fn mount(scratch: &Scratch, mebibytes: u32) -> Option<Disk> {
+    pub fn mount(scratch: &Scratch, mebibytes: u32) -> Option<Disk> {
         let at = scratch.at("disk");
         fs::create_dir(&at).unwrap();
         let size = format!("size={mebibytes}m");
@@ -45,7 +45,7 @@ impl Disk {
     }
 
     /// Takes all room that is left; given back by the removal of the file.
-    fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let path = self.at.join("ballast");
         let mut ballast = File::create(&path).unwrap();
         while ballast.write_all(&[0; 4096]).is_ok() {}

@@ -3,6 +3,7 @@
 mod apart;
 mod as_torc_server;
 mod bench;
+mod busy;
 mod config;
 mod db;
 mod disks;

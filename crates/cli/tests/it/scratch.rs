@@ -175,6 +175,8 @@ pub struct Served {
     child: Child,
     stdout: BufReader<ChildStdout>,
     pub url: String,
+    /// Where its workers of tasks find it, if it listens for them.
+    pub grpc: Option<String>,
 }
 
 impl Served {
@@ -187,7 +189,9 @@ impl Served {
     /// A server that was started in some other way.
     pub fn listening(child: Child) -> Served {
         let (mut served, address) = Served::saying(child, "listening http=");
+        let (address, grpc) = address.split_once(" grpc=").unwrap_or((&address, ""));
         served.url = format!("http://{address}");
+        served.grpc = (!grpc.is_empty()).then(|| format!("http://{grpc}"));
         served
     }
 
@@ -206,16 +210,15 @@ impl Served {
         served
     }
 
-    /// A server whose first line begins so; the word that stands after it.
+    /// A server whose first line begins so; what stands after it.
     fn saying(mut child: Child, wanted: &str) -> (Served, String) {
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
-        let mut served = Served { child, stdout, url: String::new() };
+        let mut served = Served { child, stdout, url: String::new(), grpc: None };
         let line = served.line();
         let Some(rest) = line.strip_prefix(wanted) else {
             panic!("it said {line:?}, and {:?}", finish_err(&mut served.child));
         };
-        let first = rest.split(' ').next().unwrap_or_default().to_owned();
-        (served, first)
+        (served, rest.to_owned())
     }
 
     /// The next line of its stdout; empty if it has ended.
