@@ -106,4 +106,7 @@ async fn each_of_many_jobs_that_are_canceled_at_once_is_told_of() {
     assert_eq!(told, jobs.into_iter().collect());
     let results = world.get(&format!("/results?workflow_id={workflow}&status=canceled&limit=1")).await;
     assert_eq!(results["total_count"], MANY);
+    world.post(&format!("/jobs/{first}/retry/1?max_retries=3"), json!({})).await;
+    let left = world.get(&format!("/results?workflow_id={workflow}&all_runs=true&limit=1")).await;
+    assert_eq!(left["total_count"], 1, "what waits again has no outcome");
 }
