@@ -57,6 +57,7 @@ impl PushSettings {
             callback,
             in_flight_max: in_flight.map_or(default.in_flight_max, |most| most.get().into()),
             timeout: timeout.unwrap_or(default.timeout),
+            quick: default.quick,
         })
     }
 }

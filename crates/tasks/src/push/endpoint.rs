@@ -44,9 +44,6 @@ pub(super) enum State {
     Full,
 }
 
-/// A worker that answers sooner had room, and may be sent one more at a time.
-const QUICK: Duration = Duration::from_millis(100);
-
 /// How long a claim may wait in the engine, in milliseconds; then it is made again.
 const CLAIM_MS: i64 = 600_000;
 
@@ -277,7 +274,7 @@ impl Feeder {
             Answer::Taken => {
                 counts.taken.fetch_add(1, Relaxed);
                 self.refusals.remove(&sent.row.id);
-                let quick = sent.begun.elapsed() < QUICK;
+                let quick = sent.begun.elapsed() < self.door.options().push.quick;
                 let most = self.door.options().push.in_flight_max.max(1);
                 self.at_a_time = if quick { most.min(self.at_a_time + 1) } else { 1 };
                 self.pause = Pause::default();
@@ -392,7 +389,7 @@ async fn deliver(door: Door, worker: Worker, sent: Sent, activation: Activation)
             }
         }
     };
-    if matches!(answer, Answer::Taken) && sent.begun.elapsed() >= QUICK {
+    if matches!(answer, Answer::Taken) && sent.begun.elapsed() >= door.options().push.quick {
         sent.renew(&door).await;
     }
     (sent, answer)

@@ -13,11 +13,19 @@ pub struct Options {
     pub in_flight_max: usize,
     /// How long a worker may take to answer a push.
     pub timeout: Duration,
+    /// A worker that answers sooner had room, and may be sent one more at a time.
+    pub quick: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { endpoints: Endpoints::default(), callback: None, in_flight_max: 8, timeout: Duration::from_secs(30) }
+        Options {
+            endpoints: Endpoints::default(),
+            callback: None,
+            in_flight_max: 8,
+            timeout: Duration::from_secs(30),
+            quick: Duration::from_millis(100),
+        }
     }
 }
 
