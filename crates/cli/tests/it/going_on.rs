@@ -80,6 +80,10 @@ fn what_outlives_a_killed_run_is_ended_before_its_job_runs_again() {
     // The launcher would end the jobs: it is held, and killed after the run.
     let launcher = launcher_of(child.id());
     kill(launcher, "STOP");
+    until("the launcher is held", || {
+        let stat = fs::read_to_string(format!("/proc/{launcher}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|after| after.trim_start().starts_with('T'))
+    });
     child.kill().expect("it runs");
     child.wait().expect("it is our child");
     kill(launcher, "KILL");
