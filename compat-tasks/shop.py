@@ -39,6 +39,11 @@ def note(*what):
         file.write(line)
 
 
+def worker():
+    """The process of the worker; a child's parent is the server that forks, if there is one."""
+    return int(os.environ["SHOP_WORKER"])
+
+
 @mail.register(name="send")
 def send(number, text="none"):
     note("send", number, text)
@@ -70,7 +75,7 @@ def expire(number):
 @mail.register(name="who")
 def who(number):
     time.sleep(0.02)
-    note("who", number, os.getppid())
+    note("who", number, worker())
 
 
 # Longer than a worker waits before it speaks again to a broker that was away: 20 s.
@@ -89,12 +94,12 @@ def die_once(number):
         os.close(os.open(os.path.join(os.environ["SHOP"], f"died-{number}"), os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(worker(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @mail.register(name="die", at_most_once=True, processing_deadline_duration=1)
 def die(number):
     note("die", number)
-    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(worker(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,12 +1,15 @@
 """A worker of the application, as it comes with taskbroker's client: broker, concurrency, how to start
 children, and the port to listen on if tasks are pushed."""
 
+import os
 import sys
 
 from taskbroker_client import worker
 
 if __name__ == "__main__":
     broker, concurrency, start, *port = sys.argv[1:]
+    # Its children inherit it.
+    os.environ["SHOP_WORKER"] = str(os.getpid())
     options = dict(
         app_module="shop:app",
         concurrency=int(concurrency),
