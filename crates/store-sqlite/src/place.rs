@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::OpenError;
@@ -80,6 +81,9 @@ impl Place {
         }?;
         // Every statement there is, and some lists.
         db.set_prepared_statement_cache_capacity(256);
+        // Statements are prepared once. Without this one that is asked about 0 or 1, as the first workflow
+        // is numbered, is prepared anew each time, since with another value another plan might be better.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         db.pragma_update(None, "foreign_keys", false)?;
         db.pragma_update(None, "temp_store", "MEMORY")?;
         Ok(db)

@@ -391,3 +391,23 @@ fn graph(db: &Connection, id: WorkflowId) -> rusqlite::Result<GraphRows> {
         implied,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::SqliteStore;
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_it_is_asked_about() {
+        let store = SqliteStore::open(":memory:", Options::default()).expect("a database");
+        let reader = store.reader().expect("a reader");
+        let mut named = sql::TASK_NAMED.on(&reader.db).expect("it is known");
+        // The first workflow is number 1, of which SQLite thinks that it may be in most rows.
+        for name in ["a", "b", "c"] {
+            assert!(!named.exists((1, name)).expect("a search"));
+        }
+        assert_eq!(named.get_status(StatementStatus::RePrepare), 0);
+    }
+}
