@@ -77,17 +77,18 @@ fn what_outlives_a_killed_run_is_ended_before_its_job_runs_again() {
     let scratch = sleepers();
     let mut child = asleep(&scratch, &[]);
     let first = pids(&scratch);
-    // The launcher would end the jobs: it is held, and killed after the run.
+    // The launcher would end the jobs once the run is gone, even one that is held: what is left without a
+    // parent the kernel lets go on. So the run is held while the launcher is killed.
     let launcher = launcher_of(child.id());
-    kill(launcher, "STOP");
-    until("the launcher is held", || {
-        let stat = fs::read_to_string(format!("/proc/{launcher}/stat")).unwrap_or_default();
+    kill(child.id(), "STOP");
+    until("the run is held", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
         stat.rsplit(')').next().is_some_and(|after| after.trim_start().starts_with('T'))
     });
-    child.kill().expect("it runs");
-    child.wait().expect("it is our child");
     kill(launcher, "KILL");
     until("the launcher is gone", || !is_alive(launcher));
+    child.kill().expect("it runs");
+    child.wait().expect("it is our child");
     assert!(first.iter().all(|pid| is_alive(*pid)), "the jobs outlive their run");
     goes_on(&scratch, &first);
 }
