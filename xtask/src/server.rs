@@ -29,6 +29,14 @@ pub fn build(profile: Profile) -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(binary)?)
 }
 
+/// The binary that is given, or one as users have it.
+pub fn given_or_built(binary: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    match binary {
+        Some(binary) => Ok(std::path::absolute(binary)?),
+        None => build(Profile::Release),
+    }
+}
+
 /// How the binary is built: as the tests have it already, or as users have it.
 #[derive(Clone, Copy)]
 pub enum Profile {

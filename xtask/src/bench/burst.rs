@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 
 use super::load::{fill, ids, result};
 use crate::http::Http;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 /// How many starts are on their way while a side gets ready.
 const STARTERS: usize = 64;
@@ -63,10 +63,7 @@ fn at(sorted: &[f64], part: f64) -> f64 {
 }
 
 pub fn run(plan: Plan, durability: &str, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => binary,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let Plan { runners, rounds, rate, seconds } = plan;
     println!(

@@ -6,18 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::load::result;
+use super::load::{compute_node, result};
 use crate::http::Http;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 /// Each job but the first depends on so many before it.
 const EDGES: usize = 4;
 
 pub fn run(jobs: usize, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let db = scratch.path().join("graph.db");
     let runtime = runtime()?;
@@ -84,11 +81,7 @@ async fn graph(server: &Server, jobs: usize) -> anyhow::Result<(i64, i64)> {
 /// The first outcome after a start: it needs the graph.
 async fn touch(address: std::net::SocketAddr, workflow: i64, first: i64) -> anyhow::Result<Duration> {
     let mut http = Http::connect(address).await?;
-    let node = json!({
-        "workflow_id": workflow, "hostname": "bench", "pid": 1, "start_time": "2026-01-01T00:00:00Z",
-        "num_cpus": 64, "memory_gb": 64.0, "num_gpus": 0, "num_nodes": 1, "compute_node_type": "local"
-    });
-    let node = http.call("POST", "/compute_nodes", Some(node)).await?["id"].as_i64().context("a node has an id")?;
+    let node = compute_node(&mut http, workflow).await?;
     let since = Instant::now();
     http.call("POST", &format!("/workflows/{workflow}/claim_next_jobs?limit=1"), None).await?;
     http.call("PUT", &format!("/jobs/{first}/start_job/0/{node}"), None).await?;

@@ -14,7 +14,7 @@ use tokio::task::LocalSet;
 
 use super::load::{fill, one_job};
 use crate::http::Http;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 const RUNNERS: usize = 32;
 const JOB_MS: u64 = 25;
@@ -25,10 +25,7 @@ pub(super) const WAL_MAX: u64 = 256 << 20;
 const PARTS: u32 = 12;
 
 pub fn run(minutes: u64, durability: &str, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let db = scratch.path().join("hour.db");
     let server = Server::start(&binary, &db, durability)?;

@@ -7,10 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::load::result;
+use super::load::{compute_node, result};
 use crate::compat;
 use crate::http::Http;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 const JOBS: usize = 10_000;
 /// So many of them are done, so many wait for one job; the others are ready.
@@ -22,10 +22,7 @@ const ROUNDS: usize = 25;
 const LOOKS: [(&str, f64); 4] = [("list jobs", 20.0), ("ready jobs", 10.0), ("results", 15.0), ("dependents", 5.0)];
 
 pub fn run(with_peer: bool, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => binary,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     println!("{JOBS} jobs: {DONE} done, {DEPENDENTS} wait for one; the median of {ROUNDS} looks, each at all");
     let ours = side("forebay", Server::start(&binary, &scratch.path().join("lists.db"), "process")?)?;
@@ -100,12 +97,7 @@ async fn fill(address: SocketAddr) -> anyhow::Result<(i64, i64)> {
     http.call("POST", "/bulk_jobs", Some(json!({"jobs": waiting}))).await?;
     http.call("POST", &format!("/workflows/{workflow}/reset_status"), None).await?;
     http.call("POST", &format!("/workflows/{workflow}/initialize_jobs"), None).await?;
-    let node = json!({
-        "workflow_id": workflow, "hostname": "bench", "pid": 1, "start_time": "2026-01-01T00:00:00Z",
-        "num_cpus": 64, "memory_gb": 64.0, "num_gpus": 0, "num_nodes": 1, "compute_node_type": "local"
-    });
-    let node = http.call("POST", "/compute_nodes", Some(node)).await?;
-    let node = node["id"].as_i64().context("a compute node has an id")?;
+    let node = compute_node(&mut http, workflow).await?;
     // The last ones are done, so that the first stays as it is.
     let ids: Vec<i64> = (first + 1..).take(DONE).collect();
     for part in ids.chunks(500) {

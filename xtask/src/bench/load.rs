@@ -115,12 +115,17 @@ pub(super) async fn fill(address: SocketAddr, ready: usize) -> anyhow::Result<(i
     }
     http.call("POST", &format!("/workflows/{workflow}/reset_status"), None).await?;
     http.call("POST", &format!("/workflows/{workflow}/initialize_jobs"), None).await?;
+    Ok((workflow, compute_node(&mut http, workflow).await?))
+}
+
+/// A compute node whose runner claims jobs of a workflow.
+pub(super) async fn compute_node(http: &mut Http, workflow: i64) -> anyhow::Result<i64> {
     let node = json!({
         "workflow_id": workflow, "hostname": "bench", "pid": 1, "start_time": "2026-01-01T00:00:00Z",
         "num_cpus": 64, "memory_gb": 64.0, "num_gpus": 0, "num_nodes": 1, "compute_node_type": "local"
     });
     let node = http.call("POST", "/compute_nodes", Some(node)).await?;
-    Ok((workflow, node["id"].as_i64().context("a compute node has an id")?))
+    node["id"].as_i64().context("a compute node has an id")
 }
 
 pub(super) async fn load(

@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 
 use super::load::{fill, one_job};
 use crate::http::Http;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 const RUNNERS: usize = 16;
 /// A runner's job takes so long, so that the server is not the limit of the quiet side.
@@ -25,10 +25,7 @@ const FREED: usize = 25_000;
 type Claims = RefCell<Vec<(Instant, u32)>>;
 
 pub fn run(jobs: usize, durability: &str, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => binary,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let server = Server::start(&binary, &scratch.path().join("neighbour.db"), durability)?;
     println!("{RUNNERS} runners of jobs of {JOB_MS} ms, {jobs} jobs beside them, durability {durability}");

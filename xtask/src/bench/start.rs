@@ -9,16 +9,13 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::http::Http;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 /// Claims, of ten jobs each, before the memory is looked at: windows and caches have filled by then.
 const CLAIMS: usize = 2_000;
 
 pub fn run(ready: u64, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let db = scratch.path().join("start.db");
     let runtime = runtime()?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 
 use crate::compat;
-use crate::server::{Profile, Server, build};
+use crate::server::{Server, given_or_built};
 
 /// The servers that torc's command line is pointed at.
 struct Sides {
@@ -20,10 +20,7 @@ struct Sides {
 
 impl Sides {
     fn new(binary: Option<PathBuf>) -> anyhow::Result<Sides> {
-        let forebay = match binary {
-            Some(binary) => std::path::absolute(binary)?,
-            None => build(Profile::Release)?,
-        };
+        let forebay = given_or_built(binary)?;
         let (torc, torc_server) = (compat::torc()?, compat::torc_server()?);
         Ok(Sides { torc, forebay, torc_server, scratch: tempfile::tempdir_in(".")? })
     }

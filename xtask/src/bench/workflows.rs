@@ -7,7 +7,7 @@ use tokio::task::LocalSet;
 
 use super::load::{Figures, Way, fill, load};
 use crate::compat;
-use crate::server::{Profile, Server, build, runtime};
+use crate::server::{Server, given_or_built, runtime};
 
 /// What is measured: with so many ready jobs, so many runners.
 struct Point {
@@ -46,10 +46,7 @@ pub fn run(
     binary: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     ensure!(["torc", "none"].contains(&peer), "there is no peer {peer}: torc, none");
-    let forebay = match binary {
-        Some(binary) => binary,
-        None => build(Profile::Release)?,
-    };
+    let forebay = given_or_built(binary)?;
     let torc = if peer == "torc" { Some(compat::torc_server()?) } else { None };
     let is_asked = |point: &&Point| point.ready <= ready_max && runners.is_none_or(|runners| point.runners == runners);
     for point in POINTS.iter().filter(is_asked) {

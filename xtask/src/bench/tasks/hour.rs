@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use super::pull::{Load, pull};
 use super::{BACKLOG, FEW, Figures, fill};
 use crate::bench::hour::{WAL_MAX, mib};
-use crate::server::{Profile, Server, build};
+use crate::server::{Server, given_or_built};
 
 const PARTS: u32 = 12;
 
@@ -18,10 +18,7 @@ const PARTS: u32 = 12;
 const GROWTH_MAX: f64 = 1.1;
 
 pub fn run(minutes: f64, per_second: f64, durability: &str, binary: Option<PathBuf>) -> anyhow::Result<()> {
-    let binary = match binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => build(Profile::Release)?,
-    };
+    let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let db = scratch.path().join("tasks.db");
     let log = db.with_extension("db-wal");

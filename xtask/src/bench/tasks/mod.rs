@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::load::commits;
-use crate::server::{Profile, Server, build};
+use crate::server::{Server, given_or_built};
 use pull::{Load, Pulled};
 
 /// What is measured.
@@ -52,12 +52,8 @@ const BACKLOG: u64 = 200_000;
 const ENQUEUED_MAX: u64 = 1_000_000;
 
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
-    let binary = match &plan.binary {
-        Some(binary) => std::path::absolute(binary)?,
-        None => build(Profile::Release)?,
-    };
     let mut bench = Bench {
-        binary,
+        binary: given_or_built(plan.binary.clone())?,
         echo: Side { server: Server::echo_of_tasks()?, stored: None },
         runtime: tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         rounds: plan.rounds.max(1),
