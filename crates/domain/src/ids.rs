@@ -1,6 +1,7 @@
 //! Numbers that name things. A twin of two `i64` cannot be swapped by mistake.
 
 use alloc::boxed::Box;
+use alloc::string::ToString;
 use core::fmt;
 
 macro_rules! ids {
@@ -80,21 +81,11 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(ms))
     }
 
-    /// As a text in UTC, RFC 3339 with milliseconds, as torc writes moments.
+    /// As a text in UTC, RFC 3339 with milliseconds, as torc writes moments; one that is beyond the calendar
+    /// as the first of all.
     pub fn rfc3339(self) -> Box<str> {
-        const DAY_MS: i64 = 86_400_000;
-        let (days, ms) = (self.0.div_euclid(DAY_MS), self.0.rem_euclid(DAY_MS));
-        // Years begin in March here, so that a leap day is a year's last; 400 of them have 146 097 days.
-        let days = days + 719_468;
-        let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-        let of = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * of + of / 4 - of / 100);
-        let march = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * march + 2) / 5 + 1;
-        let month = if march < 10 { march + 3 } else { march - 9 };
-        let year = era * 400 + of + i64::from(month <= 2);
-        let (hour, minute, second, ms) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60, ms % 1_000);
-        alloc::format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}+00:00").into()
+        let at = jiff::Timestamp::from_millisecond(self.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        at.strftime("%Y-%m-%dT%H:%M:%S%.3f+00:00").to_string().into()
     }
 }
 
