@@ -260,19 +260,7 @@ fn folder(setup: &Setup) -> tempfile::TempDir {
 }
 
 fn workflow(jobs: i64) -> WorkflowRow {
-    WorkflowRow {
-        id: WorkflowId(1),
-        run: 0,
-        canceled: false,
-        archived: false,
-        endless: false,
-        paused: false,
-        has_edges: false,
-        default_requirement: RequirementId(1),
-        march: None,
-        graph_bytes: 0,
-        counts: [jobs; STATES],
-    }
+    WorkflowRow { counts: [jobs; STATES], ..WorkflowRow::new(WorkflowId(1), RequirementId(1)) }
 }
 
 fn job(id: i64, state: JobState) -> JobRow {

@@ -14,7 +14,7 @@ use forebay_domain::job::{JobFlags, JobRow};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::policy::{Backoff, OnEnd, Policy, Tries};
 use forebay_domain::port::{Read, Reader, Rows, Store};
-use forebay_domain::state::{JobState, STATES};
+use forebay_domain::state::JobState;
 
 pub use random::differential;
 
@@ -91,19 +91,7 @@ fn workflow_batch(number: i64) -> Batch {
 const NEEDS: Needs = Needs { cpus: 3, memory_bytes: 1 << 40, gpus: 0, nodes: 1, runtime_seconds: 60 };
 
 fn workflow_row(number: i64) -> WorkflowRow {
-    WorkflowRow {
-        id: WorkflowId(number),
-        run: 0,
-        canceled: false,
-        archived: false,
-        endless: false,
-        paused: false,
-        has_edges: false,
-        default_requirement: RequirementId(number),
-        march: None,
-        graph_bytes: 0,
-        counts: [0; STATES],
-    }
+    WorkflowRow::new(WorkflowId(number), RequirementId(number))
 }
 
 fn lane_row(number: i64, workflow: i64) -> LaneRow {

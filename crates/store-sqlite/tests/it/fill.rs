@@ -7,7 +7,7 @@ use forebay_domain::graph::Edges;
 use forebay_domain::ids::{BarrierId, Grant, JobId, LaneId, Lsn, RequirementId, WorkflowId};
 use forebay_domain::job::{JobFlags, JobRow, RelationKind};
 use forebay_domain::lane::LabelSet;
-use forebay_domain::state::{JobState, STATES};
+use forebay_domain::state::JobState;
 
 pub const W: WorkflowId = WorkflowId(1);
 pub const LANE: LaneId = LaneId(1);
@@ -22,19 +22,7 @@ pub fn everything(lsn: u64) -> Batch {
         labels: LabelSet::new(["fast disk".into(), "gpu\"".into()]),
         scheduler: None,
     };
-    let workflow = WorkflowRow {
-        id: W,
-        run: 0,
-        canceled: false,
-        archived: false,
-        endless: false,
-        paused: false,
-        has_edges: true,
-        default_requirement: RequirementId(1),
-        march: None,
-        graph_bytes: 0,
-        counts: [0; STATES],
-    };
+    let workflow = WorkflowRow { has_edges: true, ..WorkflowRow::new(W, RequirementId(1)) };
     Batch {
         sequences: vec![(Sequence::Job, 100), (Sequence::Row(Table::File), 7)],
         workflows: vec![workflow],
