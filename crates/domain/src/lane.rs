@@ -120,7 +120,7 @@ impl Lane {
 
     /// Whether a claim may find a job in it: in memory, or behind a page.
     pub fn gives(&self) -> bool {
-        self.stake.as_ref().map_or(self.stands.is_some(), Stake::gives)
+        self.stake.as_ref().map_or(self.stands.is_some(), |stake| stake.turn.gives())
     }
 
     /// A page has come: fits the window to what was taken meanwhile, which is the rate of claims times the

@@ -5,7 +5,7 @@ use alloc::collections::BTreeSet;
 use core::num::NonZeroU32;
 
 use crate::batch::LaneState;
-use crate::ids::{LaneId, Lsn};
+use crate::ids::Lsn;
 
 /// What a lane may have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,84 +36,97 @@ impl Share {
     }
 }
 
-/// A lane among the others of its endless workflow.
-#[derive(Debug)]
-pub struct Stake {
-    pub state: LaneState,
-    pub share: Share,
-    /// The batch that was last to write its state.
-    pub written: Lsn,
+/// How one stands among others that take turns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
     /// When it is its turn, in virtual time: not before that of the latest turn, if it stands in the queue.
     pass: u64,
     queued: bool,
 }
 
-impl Stake {
-    pub fn new(state: LaneState, share: Share) -> Stake {
-        Stake { state, share, written: Lsn::default(), pass: 0, queued: false }
-    }
-
-    /// Whether a job of it may be handed out, if it has one.
-    fn is_open(&self) -> bool {
-        !self.state.paused && self.share.held_max.is_none_or(|max| self.state.held < i64::from(max))
-    }
-
-    /// Whether it has, or may have, a job that may be handed out.
+impl Turn {
+    /// Whether it has, or may have, something to give.
     pub fn gives(&self) -> bool {
         self.queued
     }
 }
 
-/// Lanes that have something to give, by their turns: weighted fair queueing by start times. A turn costs
-/// a lane virtual time, the more the less it weighs; the next turn is that of the lane that is earliest. One
-/// that had nothing to give for a while is not owed anything for it.
-#[derive(Debug, Default)]
-pub struct Turns {
-    queue: BTreeSet<(u64, LaneId)>,
+/// Those that have something to give, by their turns: weighted fair queueing by start times. A turn costs
+/// virtual time, the more the less one weighs; the next turn is that of the earliest. Who had nothing to
+/// give for a while is not owed anything for it.
+#[derive(Debug)]
+pub struct Turns<K> {
+    queue: BTreeSet<(u64, K)>,
     /// The latest turn.
     now: u64,
 }
 
-impl Turns {
+impl<K> Default for Turns<K> {
+    fn default() -> Self {
+        Turns { queue: BTreeSet::new(), now: 0 }
+    }
+}
+
+impl<K: Copy + Ord> Turns<K> {
     /// Whose turn it is.
-    pub fn first(&self) -> Option<LaneId> {
-        self.queue.first().map(|(_, lane)| *lane)
+    pub fn first(&self) -> Option<K> {
+        self.queue.first().map(|(_, key)| *key)
     }
 
-    /// A lane has changed, and has (or may have) a ready job or not. Whether it has something to give that
-    /// had nothing before.
-    pub fn settle(&mut self, lane: LaneId, stake: &mut Stake, has_some: bool) -> bool {
-        let gives = has_some && stake.is_open();
-        if gives == stake.queued {
+    /// One has something to give now, or not. Whether it has that had nothing before.
+    pub fn settle(&mut self, key: K, turn: &mut Turn, gives: bool) -> bool {
+        if gives == turn.queued {
             return false;
         }
-        stake.queued = gives;
+        turn.queued = gives;
         if gives {
-            stake.pass = stake.pass.max(self.now);
-            self.queue.insert((stake.pass, lane));
+            turn.pass = turn.pass.max(self.now);
+            self.queue.insert((turn.pass, key));
         } else {
-            self.queue.remove(&(stake.pass, lane));
+            self.queue.remove(&(turn.pass, key));
         }
         gives
     }
 
-    /// A job is taken from the lane whose turn it is.
-    pub fn take(&mut self, lane: LaneId, stake: &mut Stake) {
-        self.queue.remove(&(stake.pass, lane));
-        self.now = stake.pass;
-        stake.pass += stake.share.stride();
-        self.queue.insert((stake.pass, lane));
+    /// The turn of the one whose it is, with such a share, is used.
+    pub fn take(&mut self, key: K, turn: &mut Turn, share: &Share) {
+        self.queue.remove(&(turn.pass, key));
+        self.now = turn.pass;
+        turn.pass += share.stride();
+        self.queue.insert((turn.pass, key));
+    }
+}
+
+/// A lane among the others of its endless workflow.
+#[derive(Debug)]
+pub struct Stake {
+    pub state: LaneState,
+    pub share: Share,
+    pub turn: Turn,
+    /// The batch that was last to write its state.
+    pub written: Lsn,
+}
+
+impl Stake {
+    pub fn new(state: LaneState, share: Share) -> Stake {
+        Stake { state, share, turn: Turn::default(), written: Lsn::default() }
+    }
+
+    /// Whether a job of it may be handed out, if it has one.
+    pub fn is_open(&self) -> bool {
+        !self.state.paused && self.share.held_max.is_none_or(|max| self.state.held < i64::from(max))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::LaneId;
     use std::collections::BTreeMap;
     use std::vec::Vec;
 
     struct Lanes {
-        turns: Turns,
+        turns: Turns<LaneId>,
         of: BTreeMap<LaneId, Stake>,
     }
 
@@ -129,13 +142,16 @@ mod tests {
         }
 
         fn has(&mut self, id: i64, has_some: bool) -> bool {
-            self.turns.settle(LaneId(id), self.of.get_mut(&LaneId(id)).unwrap(), has_some)
+            let stake = self.of.get_mut(&LaneId(id)).unwrap();
+            let gives = has_some && stake.is_open();
+            self.turns.settle(LaneId(id), &mut stake.turn, gives)
         }
 
         fn take(&mut self, turns: usize) -> Vec<i64> {
             let take = |_| {
                 let id = self.turns.first().unwrap();
-                self.turns.take(id, self.of.get_mut(&id).unwrap());
+                let stake = self.of.get_mut(&id).unwrap();
+                self.turns.take(id, &mut stake.turn, &stake.share);
                 id.0
             };
             (0..turns).map(take).collect()
@@ -185,7 +201,7 @@ mod tests {
         lanes.of.get_mut(&LaneId(1)).unwrap().state.held = 1;
         assert!(lanes.has(1, true));
         lanes.of.get_mut(&LaneId(1)).unwrap().state.paused = true;
-        assert!(!lanes.has(1, true) && !lanes.of[&LaneId(1)].gives());
+        assert!(!lanes.has(1, true) && !lanes.of[&LaneId(1)].turn.gives());
     }
 
     #[test]

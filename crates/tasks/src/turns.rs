@@ -1,12 +1,12 @@
 //! Whose turn it is among the applications, for who takes tasks of any. Within an application the engine
 //! says so.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use forebay_domain::ids::WorkflowId;
-use forebay_domain::share::Share;
+use forebay_domain::share::{self, Share, Turn};
 
 /// Applications that are believed to have a pending task, by their turns. Whether one has, only the engine
 /// knows: what is believed in vain costs a question, and of the others one is asked now and then.
@@ -15,22 +15,12 @@ pub(crate) struct Turns(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// When the next turn of each is.
-    queue: BTreeSet<(u64, WorkflowId)>,
-    of: HashMap<WorkflowId, Turn>,
-    /// The latest turn.
-    now: u64,
+    turns: share::Turns<WorkflowId>,
+    of: HashMap<WorkflowId, (Turn, Share)>,
     /// Turns that were given.
-    turns: u64,
+    given: u64,
     /// Which of those that are not believed to have anything was asked last.
     asked: Option<WorkflowId>,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Turn {
-    at: u64,
-    share: Share,
-    queued: bool,
 }
 
 /// Of so many turns one is that of an application that is not believed to have anything.
@@ -40,8 +30,8 @@ impl Turns {
     /// The application whose turn it is, which is used with that.
     pub fn next(&self, known: impl Iterator<Item = WorkflowId> + Clone) -> Option<WorkflowId> {
         let mut inner = self.lock();
-        inner.turns += 1;
-        if inner.turns.is_multiple_of(ASKED_EVERY)
+        inner.given += 1;
+        if inner.given.is_multiple_of(ASKED_EVERY)
             && let Some(other) = inner.other(known)
         {
             return Some(other);
@@ -51,17 +41,17 @@ impl Turns {
 
     /// An application has, or may have, a pending task.
     pub fn has_some(&self, application: WorkflowId) {
-        self.lock().enter(application);
+        self.lock().settle(application, true);
     }
 
     /// An application had none when it was asked.
     pub fn has_none(&self, application: WorkflowId) {
-        self.lock().leave(application);
+        self.lock().settle(application, false);
     }
 
     /// How an application weighs from now on; until it is said it weighs 1.
     pub fn weigh(&self, application: WorkflowId, weight: NonZeroU32) {
-        self.lock().of.entry(application).or_default().share.weight = weight;
+        self.lock().of.entry(application).or_default().1.weight = weight;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -72,17 +62,15 @@ impl Turns {
 
 impl Inner {
     fn take(&mut self) -> Option<WorkflowId> {
-        let (at, application) = self.queue.pop_first()?;
-        self.now = at;
-        let turn = self.of.get_mut(&application).expect("who is in the queue has a turn");
-        turn.at = at + turn.share.stride();
-        self.queue.insert((turn.at, application));
+        let application = self.turns.first()?;
+        let (turn, share) = self.of.get_mut(&application).expect("who is in the queue has a turn");
+        self.turns.take(application, turn, share);
         Some(application)
     }
 
     /// The next in the order of their numbers that is not in the queue.
     fn other(&mut self, known: impl Iterator<Item = WorkflowId> + Clone) -> Option<WorkflowId> {
-        let is_queued = |application: &WorkflowId| self.of.get(application).is_some_and(|turn| turn.queued);
+        let is_queued = |application: &WorkflowId| self.of.get(application).is_some_and(|(turn, _)| turn.gives());
         let others = known.filter(|application| !is_queued(application));
         let after = others.clone().filter(|application| Some(*application) > self.asked).min();
         let other = after.or_else(|| others.min());
@@ -90,20 +78,9 @@ impl Inner {
         other
     }
 
-    fn enter(&mut self, application: WorkflowId) {
-        let turn = self.of.entry(application).or_default();
-        if !turn.queued {
-            (turn.queued, turn.at) = (true, turn.at.max(self.now));
-            self.queue.insert((turn.at, application));
-        }
-    }
-
-    fn leave(&mut self, application: WorkflowId) {
-        let turn = self.of.entry(application).or_default();
-        if turn.queued {
-            turn.queued = false;
-            self.queue.remove(&(turn.at, application));
-        }
+    fn settle(&mut self, application: WorkflowId, gives: bool) {
+        let (turn, _) = self.of.entry(application).or_default();
+        self.turns.settle(application, turn, gives);
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) struct Heads {
     /// Lanes that stand anywhere.
     standing: usize,
     /// In endless workflows.
-    turns: Turns,
+    turns: Turns<LaneId>,
 }
 
 impl Heads {
@@ -119,7 +119,10 @@ impl Heads {
             self.replace(lane, next, lane.needs);
         }
         let id = lane.row.id;
-        lane.stake.as_mut().is_some_and(|stake| self.turns.settle(id, stake, next.is_some()))
+        lane.stake.as_mut().is_some_and(|stake| {
+            let gives = next.is_some() && stake.is_open();
+            self.turns.settle(id, &mut stake.turn, gives)
+        })
     }
 
     /// The lane whose turn it is.
@@ -131,7 +134,7 @@ impl Heads {
     pub fn take_turn(&mut self, lane: &mut Lane) {
         let id = lane.row.id;
         let stake = lane.stake.as_mut().expect("only lanes with a stake take turns");
-        self.turns.take(id, stake);
+        self.turns.take(id, &mut stake.turn, &stake.share);
     }
 
     /// What jobs of a lane need has changed.
