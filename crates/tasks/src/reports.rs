@@ -161,6 +161,11 @@ pub(crate) fn completion(attempt: &Attempt, end: End) -> Completion {
         End::Failure => (JobState::Failed, None),
         End::Retry(again) => (JobState::Failed, Some(again)),
     };
+    ended(attempt, state, again)
+}
+
+/// An attempt that ended so, of which nothing else is known.
+pub(crate) fn ended(attempt: &Attempt, state: JobState, again: Option<Again>) -> Completion {
     Completion {
         job: attempt.job,
         run: ENDLESS_RUN,

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use forebay_domain::batch::ENDLESS_RUN;
-use forebay_domain::command::{Answer, Claim, Command, Completion, LaneShare, Report};
+use forebay_domain::command::{Answer, Claim, Command, LaneShare, Report};
 use forebay_domain::ids::WorkflowId;
-use forebay_domain::job::{JobRow, Outcome, Payload};
+use forebay_domain::job::{JobRow, Payload};
 use forebay_domain::lane::LabelSet;
 use forebay_domain::state::JobState;
 use forebay_engine::{EngineHandle, Error};
@@ -18,6 +17,8 @@ use crate::Door;
 use crate::activation::{Activation, Known as Said};
 use crate::applications::Known;
 use crate::claims::{Taken, claim_of};
+use crate::grants::Attempt;
+use crate::reports::ended;
 use crate::rules::Rules;
 
 /// How many tasks rules have dropped since the start.
@@ -161,24 +162,7 @@ impl Door {
     /// Ends tasks that were handed to nobody, and takes others if that is asked for.
     async fn end(&self, workflow: WorkflowId, tasks: Vec<JobRow>, claim: Option<Claim>) -> Result<Vec<JobRow>, Error> {
         self.rulings().waiting.fetch_add(tasks.len() as u64, Relaxed);
-        let completions = tasks.iter().map(|row| Completion {
-            job: row.id,
-            run: ENDLESS_RUN,
-            attempt: Some(row.attempt),
-            node: None,
-            grant: row.held_by(),
-            outcome: Outcome {
-                state: JobState::Canceled,
-                return_code: 0,
-                exec_time_minutes: 0.0,
-                completion_time: "".into(),
-                peak_memory_bytes: None,
-                avg_memory_bytes: None,
-                peak_cpu_percent: None,
-                avg_cpu_percent: None,
-            },
-            again: None,
-        });
+        let completions = tasks.iter().map(|row| ended(&Attempt::of(row), JobState::Canceled, None));
         let report = Report { workflow, completions: completions.collect(), claim };
         let Answer::Reported { claimed, .. } = self.engine().call(Command::Report(report)).await? else {
             unreachable!("a report is answered as one")

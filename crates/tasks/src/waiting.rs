@@ -102,20 +102,14 @@ impl Door {
 
     /// Of these ids those that tasks of an application have.
     async fn jobs_named(&self, workflow: WorkflowId, ids: Vec<String>) -> Result<HashMap<String, JobId>, Fault> {
-        let found = self.engine().read(move |reader| {
-            let mut found = HashMap::new();
-            for id in ids {
-                let name = match Ident::read(&id) {
-                    Ident::Ours { job, .. } => TaskName::Job(job),
-                    Ident::Given(name) => TaskName::Named { workflow, name: name.into() },
-                };
-                if let Some(view) = reader.task(&name)?.filter(|view| view.row.workflow == workflow) {
-                    found.insert(id, view.row.id);
-                }
-            }
-            Ok(found)
-        });
-        Ok(found.await?)
+        let named = |id: &String| match Ident::read(id) {
+            Ident::Ours { job, .. } => TaskName::Job(job),
+            Ident::Given(name) => TaskName::Named { workflow, name: name.into() },
+        };
+        let names: Vec<TaskName> = ids.iter().map(named).collect();
+        let found = self.engine().read(move |reader| reader.tasks(&names)).await?;
+        let found = ids.into_iter().zip(found).filter_map(|(id, view)| Some((id, view?.row)));
+        Ok(found.filter(|(_, row)| row.workflow == workflow).map(|(id, row)| (id, row.id)).collect())
     }
 }
 
