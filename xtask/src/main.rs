@@ -2,6 +2,7 @@
 
 mod arrows;
 mod bench;
+mod book;
 mod ci;
 mod compat;
 mod crash;
