@@ -87,6 +87,8 @@ pub struct Lane {
     pub taken: usize,
     /// How many jobs of it are counted among those of all windows.
     pub counted: usize,
+    /// The same of those that it wishes for.
+    pub counted_wished: usize,
     window: Window<OrderKey>,
 }
 
@@ -102,6 +104,7 @@ impl Lane {
             target: 0,
             taken: 0,
             counted: 0,
+            counted_wished: 0,
             window: Window::new(has_ready),
         }
     }
@@ -132,6 +135,11 @@ impl Lane {
         let grown = if self.is_empty() { self.target.saturating_mul(2) } else { 0 };
         let shrunk = self.target - self.target.div_ceil(8);
         self.target = needed.max(grown).max(shrunk).clamp(window_min.min(window_max), window_max);
+    }
+
+    /// How many jobs its window is to have beside those that it has, if there are so many.
+    pub fn wished(&self) -> usize {
+        if self.is_behind() { self.target.saturating_sub(self.len()) } else { 0 }
     }
 
     /// It has nothing to give before a page was read.

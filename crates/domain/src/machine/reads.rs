@@ -281,12 +281,12 @@ impl Machine {
         }
     }
 
-    /// How many jobs a lane's window is to have: more than its share of all only where others leave theirs.
+    /// How many jobs a lane's window is to have.
     fn target_of(&self, lane: &Lane) -> usize {
         let Limits { window_min, window_max, windows_jobs_max, .. } = self.limits;
-        let room = windows_jobs_max.saturating_sub(self.sizes.jobs());
-        let most = self.sizes.share(windows_jobs_max).max(lane.len() + room);
-        lane.target.max(window_min.min(window_max)).min(most)
+        let target = lane.target.max(window_min.min(window_max));
+        let wished = target.saturating_sub(lane.len());
+        target.min(self.sizes.allowed(lane.len(), wished, windows_jobs_max))
     }
 
     /// Asks for the next page of a lane that runs low and has more behind.

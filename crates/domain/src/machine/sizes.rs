@@ -12,6 +12,8 @@ pub(super) struct Sizes {
     jobs: usize,
     /// Lanes with jobs.
     lanes: usize,
+    /// Jobs that windows want beside those they have, and that may be behind them.
+    wished: usize,
     /// By the binary logarithm of their jobs, from 2 jobs on: those with more than their first.
     by_size: Vec<BTreeSet<LaneId>>,
 }
@@ -22,20 +24,28 @@ impl Sizes {
         self.jobs
     }
 
-    /// How many jobs each lane with jobs may have if all have as many.
-    pub fn share(&self, jobs_max: usize) -> usize {
-        jobs_max / self.lanes.max(1)
+    /// How many jobs a lane that has so many may have: an equal share of all, or more where there is room.
+    /// That is for those who want it, for each as much of it as of what all want: what one took of it
+    /// alone would be taken out of its window again as soon as the others come.
+    pub fn allowed(&self, len: usize, wished: usize, jobs_max: usize) -> usize {
+        let share = jobs_max / self.lanes.max(1);
+        let room = jobs_max.saturating_sub(self.jobs);
+        let part = if wished < self.wished { room.saturating_mul(wished) / self.wished } else { room };
+        share.max(len + part)
     }
 
     /// A lane's window may have become longer or shorter.
     pub fn note(&mut self, lane: &mut Lane) {
         self.resize(lane.row.id, lane.counted, lane.len());
-        lane.counted = lane.len();
+        let wished = lane.wished();
+        self.wished = self.wished - lane.counted_wished + wished;
+        (lane.counted, lane.counted_wished) = (lane.len(), wished);
     }
 
     /// A lane leaves memory.
     pub fn forget(&mut self, lane: &Lane) {
         self.resize(lane.row.id, lane.counted, 0);
+        self.wished -= lane.counted_wished;
     }
 
     fn resize(&mut self, lane: LaneId, before: usize, after: usize) {

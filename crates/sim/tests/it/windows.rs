@@ -1,7 +1,8 @@
 //! How large windows are, seen by the pages that are asked for.
 
 use forebay_domain::command::{Answer, Command};
-use forebay_domain::ids::{Ticket, Timestamp, WorkflowId};
+use forebay_domain::ids::{RequirementId, Ticket, Timestamp, WorkflowId};
+use forebay_domain::job::NewJob;
 use forebay_domain::limits::Limits;
 use forebay_domain::machine::{Machine, ReadRequest};
 use forebay_domain::port::{Read, Reader, Store};
@@ -9,7 +10,8 @@ use forebay_sim::{MemoryStore, commands};
 
 const NOW: Timestamp = Timestamp(1_000);
 
-struct Lane {
+/// A workflow whose jobs are ready.
+struct Ready {
     store: MemoryStore,
     machine: Machine,
     workflow: WorkflowId,
@@ -20,22 +22,31 @@ struct Lane {
     pages: Vec<u32>,
 }
 
-impl Lane {
-    fn with_ready_jobs(jobs: usize, limits: Limits) -> Lane {
+impl Ready {
+    /// So many jobs, in so many lanes in turn.
+    fn new(jobs: usize, lanes: usize, limits: Limits) -> Ready {
         let mut store = MemoryStore::new();
         let machine = Machine::new(limits, store.recover().expect("an empty store recovers"));
         let (answers, wanted, pages) = (Vec::new(), Vec::new(), Vec::new());
-        let mut lane = Lane { store, machine, workflow: WorkflowId(0), ticket: 0, answers, wanted, pages };
-        lane.ask(commands::create_workflow());
-        lane.settle();
-        let Some(Answer::Created(id)) = lane.answers.pop() else { panic!("it is created") };
-        lane.workflow = WorkflowId(id);
-        lane.ask(commands::create_jobs(lane.workflow, jobs));
-        lane.settle();
-        lane.ask(Command::Initialize { workflow: lane.workflow, only_drafts: false });
-        lane.settle();
-        lane.answers.clear();
-        lane
+        let mut ready = Ready { store, machine, workflow: WorkflowId(0), ticket: 0, answers, wanted, pages };
+        ready.workflow = WorkflowId(ready.create(commands::create_workflow()));
+        let workflow = ready.workflow;
+        let first = ready.create(commands::create_requirements(workflow, lanes));
+        let requirements = (first..).take(lanes).map(RequirementId).map(Some).cycle();
+        let jobs = (0..jobs).map(commands::new_job).zip(requirements);
+        let jobs = jobs.map(|(job, requirement)| NewJob { requirement, ..job }).collect();
+        ready.create(Command::CreateJobs { workflow, jobs });
+        ready.ask(Command::Initialize { workflow, only_drafts: false });
+        ready.settle();
+        ready.answers.clear();
+        ready
+    }
+
+    fn create(&mut self, command: Command) -> i64 {
+        self.ask(command);
+        self.settle();
+        let Some(Answer::Created(id)) = self.answers.pop() else { panic!("it is created") };
+        id
     }
 
     fn ask(&mut self, command: Command) {
@@ -86,7 +97,7 @@ impl Lane {
 #[test]
 fn a_window_grows_with_what_is_taken_while_a_page_is_read_and_shrinks_again() {
     let limits = Limits { window_min: 4, window_max: 64, window_factor: 2, page_max: 1000, ..Limits::default() };
-    let mut lane = Lane::with_ready_jobs(3000, limits);
+    let mut lane = Ready::new(3000, 1, limits);
     lane.claim(1);
     lane.settle();
     assert_eq!(lane.pages, [4], "nothing is known of its claims");
@@ -101,4 +112,17 @@ fn a_window_grows_with_what_is_taken_while_a_page_is_read_and_shrinks_again() {
         lane.settle();
     }
     assert!(lane.pages.iter().rev().take(10).all(|limit| *limit <= 4), "{:?}", lane.pages);
+}
+
+#[test]
+fn lanes_whose_windows_are_at_their_bound_together_read_each_job_about_once() {
+    let limits = Limits { window_min: 16, windows_jobs_max: 256, ..Limits::default() };
+    let mut lanes = Ready::new(3200, 32, limits);
+    for _ in 0..32 {
+        lanes.claim(100);
+        lanes.settle();
+    }
+    assert_eq!(lanes.answers.len(), 3200, "no claim went without a job");
+    let read: u32 = lanes.pages.iter().sum();
+    assert!(read < 3200 * 5 / 4, "{read}: {:?}", lanes.pages);
 }
