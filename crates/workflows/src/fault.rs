@@ -14,8 +14,8 @@ use crate::http::{self, Body};
 use crate::job::status_of;
 
 /// A refusal: a status, and what stands in the body's `error`. torc's client runs again what got a
-/// 5xx, after half a minute; so a mistake of the client is always a 4xx here, also where torc
-/// answers 500.
+/// 5xx, after half a minute; so none is answered, also where torc answers 500, but for a route that is
+/// not there yet (501).
 #[derive(Debug, PartialEq)]
 pub(crate) struct Fault {
     pub status: StatusCode,
@@ -69,8 +69,10 @@ impl Fault {
         Fault::new(StatusCode::TOO_MANY_REQUESTS, "the server is overloaded, try again: database is locked")
     }
 
+    /// To torc's client the same: it finds the next server at once where that listens by then, and sleeps
+    /// half a minute where nobody does. After a 5xx it sleeps first.
     pub fn stopping() -> Fault {
-        Fault::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping")
+        Fault::new(StatusCode::TOO_MANY_REQUESTS, "the server is stopping, try again: database is locked")
     }
 
     /// The text for people.

@@ -70,7 +70,7 @@ pub(crate) async fn begin(door: &Door, workflow: i64, only_drafts: bool) -> Resu
     let command = Command::Insert { table: Table::Task, workflow: WorkflowId(workflow), rows };
     task.id = match door.engine().call(command).await? {
         Answer::Created(id) => id,
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     };
     door.tasks().lock().insert(workflow, Running { task: task.clone(), only_drafts });
     Ok(Begun::New(task))
@@ -92,7 +92,7 @@ pub(crate) fn ended(door: &Door, id: i64, error: Option<&str>) -> Statement {
 pub(crate) async fn fail(door: &Door, id: i64, error: &str) -> Result<(), Fault> {
     match door.engine().call(Command::Apply(ended(door, id, Some(error)))).await? {
         Answer::Outcome(StatementOutcome::Row(_)) => Ok(()),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 

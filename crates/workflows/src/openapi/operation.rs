@@ -284,8 +284,10 @@ const REFUSALS: &[(u16, &str)] = &[
     (413, "The body is over its bound."),
     (415, "The body is not said to be JSON."),
     (422, "It was understood and refused: a rule, or a bound, which the text names."),
-    (429, "The server is overloaded; nothing was done. Ask again."),
-    (503, "The server is stopping; what was asked may or may not have been done."),
+    (
+        429,
+        "The server is overloaded, and nothing was done; or it stops, and this may or may not have been done. Ask again.",
+    ),
 ];
 
 fn marked(ours: bool) -> Option<Extensions> {

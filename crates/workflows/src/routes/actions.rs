@@ -203,7 +203,7 @@ pub(super) async fn claim(door: &Door, workflow: i64, id: i64, call: &Call<'_>) 
         Answer::Outcome(StatementOutcome::Row(None)) => {
             Err(Fault::conflict(json!({"message": format!("Action {id} already claimed"), "claimed": false})))
         }
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 

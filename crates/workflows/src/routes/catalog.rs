@@ -100,7 +100,7 @@ pub(super) async fn insert(door: &Door, table: Table, workflow: i64, models: &[i
     match door.engine().call(Command::Insert { table, workflow: WorkflowId(workflow), rows }).await? {
         Answer::Created(first) => Ok(first),
         Answer::Outcome(StatementOutcome::Refused(why)) => Err(Fault::unprocessable(why)),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -121,7 +121,7 @@ async fn apply(door: &Door, resource: &'static Resource, id: i64, statement: Sta
         Answer::Outcome(StatementOutcome::Row(Some(row))) => Ok(one(resource.table, &row)),
         Answer::Outcome(StatementOutcome::Row(None)) => Err(Fault::not_found(resource.noun, id)),
         Answer::Outcome(StatementOutcome::Refused(why)) => Err(Fault::unprocessable(why)),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -133,7 +133,7 @@ pub(super) async fn delete_all(door: &Door, resource: &'static Resource, call: &
     match door.engine().call(Command::Apply(statement)).await? {
         Answer::Outcome(StatementOutcome::Count(count)) => Ok(deleted(count)),
         Answer::Outcome(StatementOutcome::Refused(why)) => Err(Fault::unprocessable(why)),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 

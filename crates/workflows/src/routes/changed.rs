@@ -74,7 +74,7 @@ pub(super) async fn process(door: &Door, workflow: i64, call: &Call<'_>) -> Repl
             let statements = std::mem::take(&mut statements);
             match door.engine().call(Command::With { statements, command: Box::new(command) }).await? {
                 Answer::Job(_) => {}
-                other => return Err(unexpected(&other)),
+                other => unexpected(&other),
             }
         }
     }

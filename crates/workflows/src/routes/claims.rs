@@ -47,7 +47,7 @@ pub(super) async fn claim_fitting(door: &Door, workflow: i64, limit: i64, call: 
 /// `says_why`: the answer has torc's `reason` where there is one.
 async fn hand_out(door: &Door, claim: Claim, says_why: bool) -> Reply {
     let answer = door.engine().call_for_delivery(Command::Claim(claim)).await?;
-    let Answer::Claimed(claimed) = &*answer else { return Err(unexpected(&answer)) };
+    let Answer::Claimed(claimed) = &*answer else { unexpected(&answer) };
     let mut out = Vec::with_capacity(64 + claimed.jobs.iter().map(|(_, payload)| payload.len() + 128).sum::<usize>());
     out.extend_from_slice(b"{\"jobs\":");
     write_claimed(door, &mut out, claimed, false);
@@ -122,7 +122,7 @@ pub(super) async fn start(door: &Door, id: i64, run: i64, node: i64) -> Reply {
     let answer = door.engine().call(Command::Start { job: id, run, node: NodeId(node) }).await;
     let row = match answer.map_err(|error| Doing::Start.fault(error))? {
         Answer::Job(row) => row,
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     };
     // torc answers with the job as it was found, but its status.
     let front = Front { runs: None, ..Front::of(&row) };
@@ -152,11 +152,11 @@ pub(super) async fn complete(door: &Door, id: i64, status: &str, run: i64, call:
     let reported_attempt = entry.result.attempt_id;
     let report = Report { workflow, completions: vec![completion(entry)], claim: None };
     let answer = door.engine().call(Command::Report(report)).await.map_err(|error| Doing::Complete.fault(error))?;
-    let Answer::Reported { outcomes, .. } = &answer else { return Err(unexpected(&answer)) };
+    let Answer::Reported { outcomes, .. } = &answer else { unexpected(&answer) };
     match outcomes.first() {
         Some((_, Ok(()))) => {}
         Some((_, Err(rejection))) => return Err(Doing::Complete.refused(rejection)),
-        None => return Err(unexpected(&answer)),
+        None => unexpected(&answer),
     }
     door.kept().take(JobId(id));
     match kept {
@@ -178,7 +178,7 @@ pub(super) async fn batch_complete(door: &Door, workflow: i64, call: &Call<'_>) 
     let mut errors = Vec::new();
     let report = report(workflow, request.completions, None, &mut errors);
     let answer = door.engine().call(Command::Report(report)).await?;
-    let Answer::Reported { outcomes, .. } = &answer else { return Err(unexpected(&answer)) };
+    let Answer::Reported { outcomes, .. } = &answer else { unexpected(&answer) };
     let mut out = Vec::with_capacity(64 + outcomes.len() * 12);
     out.push(b'{');
     write_outcomes(door, &mut out, outcomes, &errors);
@@ -194,7 +194,7 @@ pub(super) async fn report_and_claim(door: &Door, workflow: i64, call: &Call<'_>
     let report = report(workflow, request.completions, claim, &mut errors);
     let answer = door.engine().call_for_delivery(Command::Report(report)).await?;
     let Answer::Reported { outcomes, claimed, is_complete, is_canceled } = &*answer else {
-        return Err(unexpected(&answer));
+        unexpected(&answer);
     };
     let jobs = claimed.as_ref().map_or(&[][..], |claimed| &claimed.jobs);
     let mut out = Vec::with_capacity(

@@ -112,7 +112,7 @@ async fn create_jobs(door: &Door, workflow: i64, models: Vec<JobModel>) -> Resul
     let command = Command::CreateJobs { workflow: WorkflowId(workflow), jobs: jobs.clone() };
     match door.engine().call(command).await? {
         Answer::Created(first) => Ok((first, jobs)),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -364,7 +364,7 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
         Answer::Done => {
             door.kept().take(JobId(id));
         }
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     }
     if disable {
         let run = run_of(door, view.row.workflow.0).await?;
@@ -442,7 +442,7 @@ pub(super) async fn delete(door: &Door, id: i64) -> Reply {
             door.kept().take(JobId(id));
             Ok(view(&whole))
         }
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -450,7 +450,7 @@ pub(super) async fn delete_all(door: &Door, call: &Call<'_>) -> Reply {
     let workflow: i64 = call.params().required("workflow_id")?;
     match door.engine().call(Command::DeleteJobs { workflow: WorkflowId(workflow), job: None }).await? {
         Answer::Count(count) => Ok(http::ok_json(&DeleteCountResponse { count })),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -473,7 +473,7 @@ async fn set_state(door: &Door, job: JobId, run: i64, status: JobStatus) -> Resu
     let command = Command::SetState { job, run, state: state_of(status) };
     match door.engine().call(command).await.map_err(|error| Doing::SetState(status).fault(error))? {
         Answer::Job(row) => Ok(row),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -513,7 +513,7 @@ pub(super) async fn retry(door: &Door, id: i64, run: i64, call: &Call<'_>) -> Re
     let command = with(vec![event(door, held.workflow.0, said)?], Command::Retry { job, run, attempts_max, delay_ms });
     let row = match door.engine().call(command).await.map_err(|error| Doing::Retry.fault(error))? {
         Answer::Job(row) => row,
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     };
     let mut out = Vec::with_capacity(payload.len() + 160);
     job::write(&mut out, &Front::of(&row), &payload);

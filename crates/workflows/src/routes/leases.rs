@@ -26,6 +26,6 @@ pub(super) async fn heartbeat(door: &Door, workflow: i64, call: &Call<'_>) -> Re
     let command = Command::Heartbeat { workflow: WorkflowId(workflow), node: NodeId(node), lease_ms, begin };
     match door.engine().call(command).await? {
         Answer::Done => Ok(http::ok_json(&HeartbeatResponse { lease_ms })),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }

@@ -19,7 +19,7 @@ mod workflows;
 
 use hyper::body::{Body as HttpBody, Bytes};
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 
 use forebay_wire::{API_VERSION, BASE_PATH, PingResponse, TORC_VERSION, VersionResponse};
 
@@ -413,8 +413,7 @@ fn version() -> VersionResponse {
     }
 }
 
-/// What an answer of another kind than a command's means: the engine broke its word.
-pub(crate) fn unexpected(answer: &forebay_domain::command::Answer) -> Fault {
-    tracing::error!(?answer, "the engine gave an answer of another kind");
-    Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")
+/// An answer of another kind than a command's: the engine broke its word.
+pub(crate) fn unexpected(answer: &forebay_domain::command::Answer) -> ! {
+    unreachable!("the engine answers each command with its own kind of answer, not {answer:?}")
 }

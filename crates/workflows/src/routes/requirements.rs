@@ -52,7 +52,7 @@ pub(super) async fn create(door: &Door, call: &Call<'_>) -> Reply {
     let command = Command::CreateRequirements { workflow: WorkflowId(model.workflow_id), rows };
     match door.engine().call(command).await? {
         Answer::Created(id) => model.id = Some(id),
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     }
     Ok(http::ok_json(&model))
 }
@@ -111,7 +111,7 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
         Answer::Outcome(StatementOutcome::Row(Some(row))) => row,
         Answer::Outcome(StatementOutcome::Row(None)) => return Err(Fault::not_found(REQUIREMENTS.noun, id)),
         Answer::Outcome(StatementOutcome::Refused(why)) => return Err(Fault::unprocessable(why)),
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     };
     Ok(one(Table::Requirement, &row))
 }
@@ -148,7 +148,7 @@ pub(super) async fn delete_all(door: &Door, call: &Call<'_>) -> Reply {
             Answer::Outcome(StatementOutcome::Row(Some(_))) => count += 1,
             Answer::Outcome(StatementOutcome::Row(None)) => {}
             Answer::Outcome(StatementOutcome::Refused(why)) => return Err(Fault::unprocessable(why)),
-            other => return Err(unexpected(&other)),
+            other => unexpected(&other),
         }
     }
     Ok(deleted(count))

@@ -75,7 +75,7 @@ pub(super) async fn spawn_jobs(door: &Door, id: i64, call: &Call<'_>) -> Reply {
             let spawned_job_ids = (first..first + count).collect();
             Ok(http::ok_json(&SpawnJobsResponse { spawned_job_ids, iteration }))
         }
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -291,7 +291,7 @@ async fn store_last(
     };
     match door.engine().call(command).await? {
         Answer::Created(_) | Answer::Outcome(_) => Ok(()),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 

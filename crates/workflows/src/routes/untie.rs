@@ -58,7 +58,7 @@ async fn untie(door: &Door, table: Table, workflow: i64, id: Option<i64>) -> Res
             match answer.expect("a change of a job does not panic") {
                 // What is gone lists nothing.
                 Ok(Answer::Done) | Err(Error::Rejected(Rejection::NoSuchJob(_))) => {}
-                Ok(other) => return Err(unexpected(&other)),
+                Ok(other) => unexpected(&other),
                 Err(error) => return Err(error.into()),
             }
         }

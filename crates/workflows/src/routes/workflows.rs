@@ -80,7 +80,7 @@ pub(super) async fn create(door: &Door, call: &Call<'_>) -> Reply {
     }));
     match door.engine().call(command).await? {
         Answer::Created(id) => get(door, id).await,
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -196,7 +196,7 @@ pub(super) async fn update(door: &Door, id: i64, call: &Call<'_>) -> Reply {
         Answer::Outcome(StatementOutcome::Row(Some(_))) => get(door, id).await,
         Answer::Outcome(StatementOutcome::Row(None)) => Err(Fault::not_found("Workflow", id)),
         Answer::Outcome(StatementOutcome::Refused(why)) => Err(Fault::unprocessable(why)),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -209,7 +209,7 @@ pub(super) async fn delete(door: &Door, id: i64) -> Reply {
 async fn done(door: &Door, command: Command) -> Result<(), Fault> {
     match door.engine().call(command).await? {
         Answer::Done => Ok(()),
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -237,7 +237,7 @@ pub(super) async fn reset_status(door: &Door, id: i64, call: &Call<'_>) -> Reply
     let said = user_action(door, call, id, "reset_workflow_status", json!({"workflow_id": id, "force": force}))?;
     match door.engine().call(with(vec![said], Command::NewRun { workflow: WorkflowId(id), force })).await? {
         Answer::Count(_) => get(door, id).await,
-        other => Err(unexpected(&other)),
+        other => unexpected(&other),
     }
 }
 
@@ -247,7 +247,7 @@ pub(super) async fn reset_job_status(door: &Door, id: i64, call: &Call<'_>) -> R
     let command = with(vec![said], Command::ResetJobs { workflow: WorkflowId(id), failed_only });
     let updated_count = match door.engine().call(command).await? {
         Answer::Count(count) => count,
-        other => return Err(unexpected(&other)),
+        other => unexpected(&other),
     };
     Ok(http::ok_json(&ResetJobStatusResponse {
         workflow_id: id,
@@ -276,10 +276,12 @@ pub(super) async fn initialize_jobs(door: &Door, id: i64, call: &Call<'_>) -> Re
             let wait = Duration::from_millis(door.options().task_wait_ms);
             match tokio::time::timeout(wait, &mut running).await {
                 Ok(Ok(())) => stored_task(door, task.id).await?,
-                Ok(Err(panic)) => {
-                    tracing::error!(%panic, "a task panicked");
+                Ok(Err(ended)) => {
                     door.tasks().end(id);
-                    return Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "the task panicked"));
+                    match ended.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => return Err(Fault::stopping()),
+                    }
                 }
                 Err(_) => task,
             }
