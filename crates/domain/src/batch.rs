@@ -114,6 +114,8 @@ pub struct WorkflowRow {
     pub march: Option<March>,
     /// Bytes of memory reserved for its graph until it is complete.
     pub graph_bytes: i64,
+    /// Lanes that are counted against `lanes_max`: all of its own until it is complete, then none.
+    pub lanes: i64,
     /// How many of its jobs are in each state, by the state's number.
     pub counts: [i64; STATES],
 }
@@ -151,6 +153,7 @@ impl WorkflowRow {
             default_requirement,
             march: None,
             graph_bytes: 0,
+            lanes: 0,
             counts: [0; STATES],
         }
     }

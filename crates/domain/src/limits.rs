@@ -34,7 +34,7 @@ pub struct Limits {
     pub recent_max: usize,
     /// Claimed and running jobs kept in memory; others are read when they are named.
     pub held_max: usize,
-    /// Lanes of all workflows in memory.
+    /// Lanes of all workflows that are not complete, in memory or not.
     pub lanes_max: usize,
     /// Workflows in memory that have nothing in flight.
     pub workflows_max: usize,

@@ -67,6 +67,8 @@ pub struct Recovered {
     pub marching: Vec<WorkflowId>,
     /// Bytes of memory reserved for the graphs of all workflows.
     pub graph_bytes: i64,
+    /// Lanes of all workflows that are not complete.
+    pub lanes: i64,
     pub leases: Vec<LeaseRow>,
 }
 

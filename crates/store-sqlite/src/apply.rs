@@ -64,6 +64,7 @@ fn workflows(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
             Some(row.graph_bytes),
             Some(i64::from(row.endless)),
             Some(i64::from(row.paused)),
+            Some(row.lanes),
         ];
         put.execute(params_from_iter(facts.into_iter().chain(row.counts.map(Some))))?;
     }

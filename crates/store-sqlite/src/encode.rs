@@ -43,7 +43,7 @@ pub(crate) fn state(row: &Row, column: usize) -> rusqlite::Result<JobState> {
 pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {
     let mut counts = [0; STATES];
     for (state, count) in counts.iter_mut().enumerate() {
-        *count = row.get(11 + state)?;
+        *count = row.get(12 + state)?;
     }
     Ok(WorkflowRow {
         id: WorkflowId(row.get(0)?),
@@ -56,6 +56,7 @@ pub(crate) fn workflow_row(row: &Row) -> rusqlite::Result<WorkflowRow> {
         default_requirement: RequirementId(row.get(5)?),
         march: march(row)?,
         graph_bytes: row.get(8)?,
+        lanes: row.get(11)?,
         counts,
     })
 }

@@ -14,7 +14,7 @@ struct Migration {
 /// In their order; the version of a database is how many of them were applied.
 ///
 /// Once released, a migration is never edited: a change of the schema is a new one at the end.
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         up: include_str!("migrations/0001_engine.up.sql"),
         down: include_str!("migrations/0001_engine.down.sql"),
@@ -50,6 +50,10 @@ const MIGRATIONS: [Migration; 9] = [
     Migration {
         up: include_str!("migrations/0009_lanes.up.sql"),
         down: include_str!("migrations/0009_lanes.down.sql"),
+    },
+    Migration {
+        up: include_str!("migrations/0010_reserved_lanes.up.sql"),
+        down: include_str!("migrations/0010_reserved_lanes.down.sql"),
     },
 ];
 
@@ -179,6 +183,30 @@ pub(crate) mod tests {
             |row| (0..8).map(|column| row.get(column)).collect::<Result<Vec<i64>, _>>(),
         );
         assert_eq!(counts.unwrap(), [0, 1, 1, 1, 0, 1, 0, 4]);
+    }
+
+    #[test]
+    fn lanes_of_what_is_not_complete_are_reserved_where_a_schema_without_that_is_migrated() {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrate(&mut db, 0, 9).unwrap();
+        for (id, is_canceled, is_endless, blocked, completed) in
+            [(1, 0, 0, 1, 5), (2, 0, 0, 0, 5), (3, 1, 0, 1, 5), (4, 0, 1, 0, 0)]
+        {
+            db.execute(
+                "INSERT INTO workflow_state (id, run, is_canceled, is_archived, has_edges, default_requirement_id, \
+                 graph_bytes, is_endless, is_paused, draft, blocked, ready, claimed, running, completed, failed, \
+                 canceled, terminated, disabled, pending_failed, scheduled) \
+                 VALUES (?1, 0, ?2, 0, 0, 0, 0, ?3, 0, 0, ?4, 0, 0, 0, ?5, 0, 0, 0, 0, 0, 0)",
+                [id, is_canceled, is_endless, blocked, completed],
+            )
+            .unwrap();
+            db.execute("INSERT INTO lane VALUES (?1 * 10, ?1, 1, '[]', NULL), (?1 * 10 + 1, ?1, 2, '[]', NULL)", [id])
+                .unwrap();
+        }
+        migrate(&mut db, 9, SCHEMA_VERSION).unwrap();
+        let mut lanes = db.prepare("SELECT lanes FROM workflow_state ORDER BY id").unwrap();
+        let lanes: Vec<i64> = lanes.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(lanes, [2, 0, 0, 2]);
     }
 
     /// If it fails: the catalog's columns were changed, and a migration has to follow them.

@@ -38,7 +38,7 @@ macro_rules! step {
 macro_rules! workflow_columns {
     () => {
         "id, run, is_canceled, is_archived, has_edges, default_requirement_id, march, march_at, graph_bytes, \
-         is_endless, is_paused, draft, blocked, ready, claimed, \
+         is_endless, is_paused, lanes, draft, blocked, ready, claimed, \
          running, completed, failed, canceled, terminated, disabled, pending_failed, scheduled"
     };
 }
@@ -79,13 +79,14 @@ statements! {
 
     MARCHING = "SELECT id FROM workflow_state WHERE march > 0";
     GRAPH_BYTES = "SELECT coalesce(sum(graph_bytes), 0) FROM workflow_state WHERE graph_bytes > 0";
+    LANES_RESERVED = "SELECT coalesce(sum(lanes), 0) FROM workflow_state WHERE lanes > 0";
     HIDDEN_FROM = "SELECT march_at FROM workflow_state WHERE id = ?1 AND march = 6";
 
     PUT_SEQUENCE = "INSERT OR REPLACE INTO sequence (name, next) VALUES (?1, ?2)";
     PUT_WORKFLOW = concat!(
         "INSERT OR REPLACE INTO workflow_state (", workflow_columns!(), ") \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, \
-         ?22, ?23)"
+         ?22, ?23, ?24)"
     );
     NEW_LANE = "INSERT INTO lane (id, workflow_id, requirement_id, labels, scheduler_id) VALUES (?1, ?2, ?3, ?4, ?5)";
     PUT_LANE_STATE = "INSERT OR REPLACE INTO lane_state (lane_id, held, is_paused) VALUES (?1, ?2, ?3)";

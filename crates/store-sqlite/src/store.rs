@@ -193,6 +193,7 @@ impl Store for SqliteStore {
                     .query_map([], |row| row.get(0).map(WorkflowId))?
                     .collect::<Result<_, _>>()?,
                 graph_bytes: sql::GRAPH_BYTES.on(db)?.query_one([], |row| row.get(0))?,
+                lanes: sql::LANES_RESERVED.on(db)?.query_one([], |row| row.get(0))?,
                 leases: sql::LEASES.on(db)?.query_map([], encode::lease_row)?.collect::<Result<_, _>>()?,
             };
             let known = TABLES.map(Sequence::Row).into_iter().chain([Sequence::Job, Sequence::Lane]);

@@ -142,13 +142,12 @@ impl Machine {
         let key = |job: &NewJob| (job.requirement.unwrap_or(default), job.scheduler, job.labels.clone());
         let known = &self.workflows[&id].lanes;
         let wanted: BTreeSet<LaneKey> = jobs.iter().map(key).filter(|key| !known.contains_key(key)).collect();
-        if !wanted.is_empty() && self.lanes.len() + wanted.len() > self.limits.lanes_max {
-            return Err(Rejection::Limit { option: "lanes_max", max: self.limits.lanes_max as u64 });
-        }
+        self.room_for_lanes(id, wanted.len())?;
         let mut lanes: Vec<LaneId> = Vec::with_capacity(jobs.len());
         for job in jobs {
             lanes.push(self.lane_for(id, key(job))?);
         }
+        self.reserve_lanes(id);
         Ok(lanes)
     }
 
@@ -181,7 +180,11 @@ impl Machine {
             change.scheduler.unwrap_or(lane.scheduler),
             change.labels.take().unwrap_or_else(|| lane.labels.clone()),
         );
+        if !self.workflows[&row.workflow].lanes.contains_key(&key) {
+            self.room_for_lanes(row.workflow, 1)?;
+        }
         let lane = self.lane_for(row.workflow, key)?;
+        self.reserve_what_it_needs(row.workflow);
         let mut changed = row;
         changed.lane = lane;
         changed.priority = change.priority.unwrap_or(row.priority);
@@ -220,6 +223,7 @@ impl Machine {
         }
         // It is read anew, without the deleted job, when it is needed.
         self.dirty(id).graph = None;
+        self.reserve_what_it_needs(id);
         Answer::Count(1)
     }
 

@@ -171,6 +171,8 @@ impl Machine {
         }
         let workflow = self.dirty(id);
         workflow.frozen.get_or_insert_default();
+        // Its first part may be in a later batch than what is reserved for it.
+        workflow.row.march = Some(bulk.kind);
         if bulk.at_end.touches_lanes() {
             // Windows show nothing of what is half done.
             self.reload_lanes(id);
@@ -287,6 +289,7 @@ impl Machine {
                 self.fit_graphs(id);
             }
         }
+        self.reserve_what_it_needs(id);
         at_end.answer
     }
 

@@ -14,6 +14,7 @@ mod outcomes;
 mod pen;
 mod policies;
 mod reads;
+mod reserved;
 mod shares;
 mod sizes;
 mod slots;
@@ -222,6 +223,8 @@ pub struct Machine {
     arming: bool,
     /// Bytes reserved for graphs by all workflows, in memory or not.
     graph_bytes: i64,
+    /// Lanes of all workflows that are not complete, in memory or not.
+    lanes_reserved: i64,
     parked: usize,
     next_read: u64,
     clock: u64,
@@ -319,6 +322,7 @@ impl Machine {
             unslotted: recovered.lsn,
             arming: false,
             graph_bytes: recovered.graph_bytes,
+            lanes_reserved: recovered.lanes,
             parked: 0,
             next_read: 1,
             clock: 0,
@@ -622,13 +626,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Reserves so many bytes for the workflow's graph, in place of what it had.
-    fn reserve(&mut self, id: WorkflowId, bytes: i64) {
-        let workflow = self.dirty(id);
-        let had = core::mem::replace(&mut workflow.row.graph_bytes, bytes);
-        self.graph_bytes += bytes - had;
-    }
-
     /// The workflow, whose hot row is to be written by the open batch.
     fn dirty(&mut self, id: WorkflowId) -> &mut Workflow {
         let workflow = self.workflows.get_mut(&id).expect("a workflow is loaded before it changes");
@@ -649,16 +646,13 @@ impl Machine {
         first
     }
 
-    /// The lane of such jobs; a new one if there is none yet.
+    /// The lane of such jobs; a new one if there is none yet. Whether there is room for it was asked.
     fn lane_for(&mut self, workflow: WorkflowId, key: LaneKey) -> Result<LaneId, Rejection> {
         let owner = &self.workflows[&workflow];
         if let Some(lane) = owner.lanes.get(&key) {
             return Ok(*lane);
         }
         let needs = *owner.requirements.get(&key.0).ok_or(Rejection::NoSuchRequirement(key.0))?;
-        if self.lanes.len() >= self.limits.lanes_max {
-            return Err(Rejection::Limit { option: "lanes_max", max: self.limits.lanes_max as u64 });
-        }
         let id = LaneId(self.take_ids(Sequence::Lane, 1));
         let row = crate::batch::LaneRow { id, workflow, requirement: key.0, scheduler: key.1, labels: key.2.clone() };
         self.open.lane(row.clone());

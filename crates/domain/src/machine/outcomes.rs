@@ -305,6 +305,7 @@ impl Machine {
         if row.attempt >= attempts_max {
             return Err(Rejection::NoAttemptLeft { job, attempt: row.attempt, attempts_max }.into());
         }
+        self.lanes_fit(row.workflow, 0)?;
         let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
         let again = self.again(now, row, event, due_at)?;
         Ok(Some(Answer::Job(again)))
@@ -344,6 +345,9 @@ impl Machine {
             return Ok(Some(Answer::Job(row)));
         }
         let wrong = Rejection::WrongState { job, state: row.state };
+        if !state.is_settled() {
+            self.lanes_fit(row.workflow, 0)?;
+        }
         let event = match state {
             JobState::Draft => Event::Reset,
             // There, who is blocked waits for somebody.

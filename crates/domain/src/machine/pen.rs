@@ -80,6 +80,7 @@ impl Machine {
             graph.update(&slot.row);
         }
         let ends = is.is_settled() && owner.row.is_complete();
+        let begins = was.is_settled() && !is.is_settled();
         if was == JobState::Blocked && is != JobState::Blocked && owner.row.endless {
             self.open.replace_edges(id, &[]);
         }
@@ -112,8 +113,10 @@ impl Machine {
         if is == JobState::Ready {
             self.enter(workflow, after.lane, OrderKey::new(after.priority, id));
         }
+        if ends || begins {
+            self.reserve_what_it_needs(workflow);
+        }
         if ends {
-            self.reserve(workflow, 0);
             self.wake_all(workflow);
         }
         Ok(())

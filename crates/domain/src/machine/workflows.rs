@@ -38,14 +38,15 @@ impl Machine {
         for waiting in workflow.waiting.take_all() {
             self.refuse_waiting(waiting, Rejection::NoSuchWorkflow(id));
         }
-        self.graph_bytes -= self.workflows[&id].row.graph_bytes;
+        let row = &self.workflows[&id].row;
+        self.graph_bytes -= row.graph_bytes;
+        self.lanes_reserved -= row.lanes;
         self.unload(id);
         let gone: Vec<JobId> =
             self.slots.iter().filter(|(_, slot)| slot.row.workflow == id).map(|(job, _)| *job).collect();
         for job in gone {
             self.remove_slot(job);
         }
-        self.forget_leases(id);
         self.forget_leases(id);
         self.open.delete_workflow(id);
         self.deleted.insert(id, self.open.lsn());
@@ -67,10 +68,14 @@ impl Machine {
         if held > 0 && !force {
             return Err(Rejection::JobsHeld { workflow: id, held }.into());
         }
+        if row.canceled {
+            self.lanes_fit(id, 0)?;
+        }
         let workflow = self.dirty(id);
         workflow.row.run += 1;
         workflow.row.canceled = false;
         let run = workflow.row.run;
+        self.reserve_what_it_needs(id);
         self.wake_all(id);
         Ok(Some(Answer::Count(run)))
     }
@@ -126,10 +131,14 @@ impl Machine {
                 if (self.graph_bytes - had + bytes).cast_unsigned() > max {
                     return Err(Rejection::Limit { option: "graph_bytes_max", max }.into());
                 }
+                self.lanes_fit(id, 0)?;
                 self.reserve(id, bytes);
+                self.reserve_lanes(id);
                 self.carry_out(id, Bulk::change(March::Initialize { only_drafts, done }, *change))
             }
             (Aim::Reset { failed_only, done }, Plan::Change(change)) => {
+                self.lanes_fit(id, 0)?;
+                self.reserve_lanes(id);
                 self.carry_out(id, Bulk::change(March::Reset { failed_only, done }, *change))
             }
             (Aim::Release { job, now: judged }, Plan::Change(change)) => {
@@ -157,7 +166,7 @@ impl Machine {
             self.transition(row.id, Event::Cancel, blame)?;
             self.release(now, id, row.id, false);
         }
-        self.reserve(id, 0);
+        self.reserve_what_it_needs(id);
         self.wake_all(id);
         Ok(Some(Answer::Done))
     }

@@ -227,6 +227,7 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
         has_edges: true,
         march: Some(March::Create { from: JobId(9) }),
         graph_bytes: 5_000,
+        lanes: 7,
         counts: std::array::from_fn(|n| n as i64 * 1000),
         ..workflow_row(1)
     };
@@ -254,6 +255,10 @@ fn a_workflow_is_read<S: Store, R: Reader>(bench: &mut Bench<S, R>) {
     assert_eq!(bench.reader.workflow(W).expect("reads"), Some(row));
     let listed = bench.reader.workflows(&[WorkflowId(2), WorkflowId(9), W]).expect("reads");
     assert_eq!(listed, [workflow_row(2), row]);
+    let second = WorkflowRow { graph_bytes: 30, lanes: 2, ..workflow_row(2) };
+    bench.commit(Batch { workflows: vec![second], ..Batch::default() });
+    let recovered = bench.store.recover().expect("recovers");
+    assert_eq!((recovered.graph_bytes, recovered.lanes), (5_030, 9), "of all workflows");
 }
 
 fn a_task_is_found<S: Store, R: Reader>(bench: &mut Bench<S, R>) {

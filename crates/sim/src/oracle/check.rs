@@ -160,6 +160,10 @@ impl Oracle {
             }
         }
         self.check_lane_states(db)?;
+        let lanes: i64 = db.workflows.values().map(|row| row.lanes).sum();
+        if lanes > self.limits.lanes_max as i64 {
+            return Err(format!("{lanes} lanes of workflows that are not complete are stored"));
+        }
         match db.stray_edge() {
             Some(edge) => Err(format!("{edge} is stored")),
             None => Ok(()),

@@ -499,6 +499,8 @@ impl Oracle {
         for job in workflow.jobs.values() {
             row.counts[job.row.state as usize] += 1;
         }
+        let lanes = self.lanes.values().filter(|(workflow, _)| *workflow == id).count();
+        row.lanes = if row.is_complete() { 0 } else { lanes as i64 };
         row
     }
 

@@ -70,6 +70,7 @@ impl Db {
             sequences: self.sequences.iter().map(|(&sequence, &next)| (sequence, next)).collect(),
             marching: self.workflows.values().filter(|row| row.march.is_some()).map(|row| row.id).collect(),
             graph_bytes: self.workflows.values().map(|row| row.graph_bytes).sum(),
+            lanes: self.workflows.values().map(|row| row.lanes).sum(),
             leases: self.leases.values().copied().collect(),
         }
     }

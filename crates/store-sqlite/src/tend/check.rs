@@ -105,6 +105,13 @@ const NOWHERE: &[(&str, &str)] = &[
         "SELECT l.id, l.workflow_id FROM lane l LEFT JOIN workflow_state w ON w.id = l.workflow_id WHERE w.id IS NULL",
     ),
     (
+        "a workflow that reserves other lanes than it has, or none though it is not complete",
+        "SELECT w.id, w.id FROM workflow_state w LEFT JOIN \
+         (SELECT workflow_id, count(*) AS lanes FROM lane GROUP BY workflow_id) l ON l.workflow_id = w.id \
+         WHERE w.lanes <> CASE WHEN w.is_canceled = 0 AND (w.is_endless = 1 OR w.draft + w.blocked + w.ready \
+         + w.claimed + w.running + w.pending_failed + w.scheduled > 0) THEN coalesce(l.lanes, 0) ELSE 0 END",
+    ),
+    (
         "a lane whose requirement nobody knows",
         "SELECT l.id, l.workflow_id FROM lane l LEFT JOIN requirement_needs n \
          ON n.workflow_id = l.workflow_id AND n.requirement_id = l.requirement_id WHERE n.requirement_id IS NULL",

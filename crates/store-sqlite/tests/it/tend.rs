@@ -22,6 +22,7 @@ fn filled(path: &Path) -> SqliteStore {
     store.commit(&jobs(2, 5..=400)).unwrap();
     let mut counted = everything(1).workflows[0];
     counted.counts[JobState::Ready as usize] = 400;
+    counted.lanes = 1;
     let sequences = forebay_domain::catalog::TABLES.map(|table| (forebay_domain::batch::Sequence::Row(table), 9));
     let more = [(forebay_domain::batch::Sequence::Job, 401), (forebay_domain::batch::Sequence::Lane, 2)];
     let sequences = sequences.into_iter().chain(more).collect();
@@ -48,6 +49,10 @@ fn a_database_in_order_has_no_faults_served_or_not() {
 fn each_contradiction_is_found_and_named() {
     for (sql, wanted) in [
         ("UPDATE workflow_state SET ready = 3", "workflow 1 counts its jobs by state"),
+        (
+            "UPDATE workflow_state SET lanes = 0",
+            "a workflow that reserves other lanes than it has, or none though it is not complete: 1",
+        ),
         ("UPDATE job SET state = 77 WHERE id = 9", "1 jobs of workflow 1 are in state 77"),
         ("UPDATE job SET lane_id = 12 WHERE id = 9", "a job whose lane is not one of its workflow: 9"),
         ("UPDATE job SET grant_number = 99 << 40 WHERE id = 9", "a job of a start that never was: 9"),
