@@ -13,16 +13,19 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use crate::catalog;
 use crate::encode::{self, Cell};
 use crate::error::is_refusal;
+use crate::names::{GoneNames, Name, NamesChange};
 use crate::sql;
 
-pub(crate) fn apply(db: &Connection, batch: &Batch) -> rusqlite::Result<Outcomes> {
+/// What it does to the names of jobs that are over is for when it is committed.
+pub(crate) fn apply(db: &Connection, batch: &Batch, gone: &GoneNames) -> rusqlite::Result<(Outcomes, NamesChange)> {
+    let mut names = NamesChange::default();
     sequences(db, batch)?;
     workflows(db, batch)?;
     lanes(db, batch)?;
     lane_states(db, &batch.lane_states)?;
     requirements(db, batch)?;
     jobs(db, &batch.jobs)?;
-    details(db, batch)?;
+    details(db, batch, gone, &mut names)?;
     edges_and_relations(db, batch)?;
     leases(db, &batch.leases)?;
     appends(db, &batch.appends)?;
@@ -31,11 +34,11 @@ pub(crate) fn apply(db: &Connection, batch: &Batch) -> rusqlite::Result<Outcomes
     for job in &batch.jobs_deleted {
         delete_job(db, *job)?;
     }
-    over(db, &batch.jobs_over)?;
+    gone.pass(db, &mut names, batch.lsn.0.cast_signed(), over(db, &batch.jobs_over)?)?;
     for workflow in &batch.workflows_deleted {
         delete_workflow(db, *workflow)?;
     }
-    Ok(outcomes)
+    Ok((outcomes, names))
 }
 
 fn sequences(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
@@ -148,18 +151,24 @@ fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn details(db: &Connection, batch: &Batch) -> rusqlite::Result<()> {
+fn details(db: &Connection, batch: &Batch, gone: &GoneNames, names: &mut NamesChange) -> rusqlite::Result<()> {
     if batch.details.is_empty() {
         return Ok(());
     }
-    let (mut new, mut put) = (sql::NEW_DETAIL.on(db)?, sql::PUT_DETAIL.on(db)?);
+    let (mut new, mut put, mut name) = (sql::NEW_DETAIL.on(db)?, sql::PUT_DETAIL.on(db)?, sql::NEW_NAME.on(db)?);
     // Those of new jobs come in the order of these; where one does not, nothing is lost but time.
     let mut created =
         batch.jobs.iter().filter(|write| write.extent == Extent::New).map(|write| write.row.id).peekable();
     for detail in &batch.details {
         let is_new = created.next_if_eq(&detail.job).is_some();
+        gone.clear(db, names, detail.workflow.0, &detail.name)?;
+        if !is_new {
+            // It may have been called otherwise.
+            sql::DELETE_JOB_NAME.on(db)?.execute([detail.workflow.0, detail.job.0])?;
+        }
         let statement = if is_new { &mut new } else { &mut put };
         statement.execute(params![detail.job.0, detail.workflow.0, detail.name, &*detail.payload])?;
+        name.execute(params![detail.workflow.0, detail.name, detail.job.0])?;
     }
     Ok(())
 }
@@ -294,6 +303,7 @@ fn delete_job(db: &Connection, job: JobId) -> rusqlite::Result<()> {
         sql::DELETE_BARRIER_PREREQUISITE,
         sql::DELETE_JOB_RELATIONS,
         sql::DELETE_JOB_RESULTS,
+        sql::DELETE_JOB_NAME,
         sql::DELETE_JOB_DETAIL,
         sql::DELETE_JOB,
     ] {
@@ -311,17 +321,21 @@ fn leave_barrier(db: &Connection, workflow: i64, job: JobId) -> rusqlite::Result
     Ok(())
 }
 
-/// Nothing hangs on them but what was written once.
-fn over(db: &Connection, jobs: &[JobId]) -> rusqlite::Result<()> {
+/// Nothing hangs on them but what was written once. Their names stay.
+fn over(db: &Connection, jobs: &[JobId]) -> rusqlite::Result<Vec<Name>> {
     if jobs.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let (mut job, mut detail) = (sql::DELETE_OVER.on(db)?, sql::DELETE_OVER_DETAIL.on(db)?);
-    for id in jobs {
-        job.execute([id.0])?;
-        detail.execute([id.0])?;
+    let mut names = Vec::with_capacity(jobs.len());
+    let (mut name, mut job) = (sql::OVER_NAME.on(db)?, sql::DELETE_OVER.on(db)?);
+    let mut detail = sql::DELETE_OVER_DETAIL.on(db)?;
+    for JobId(id) in jobs {
+        let named = name.query_row([id], |row| Ok((row.get(0)?, row.get_ref(1)?.as_str()?.into(), *id)));
+        names.extend(named.optional()?);
+        job.execute([id])?;
+        detail.execute([id])?;
     }
-    Ok(())
+    Ok(names)
 }
 
 /// It is gone for everybody at once; its many rows go with `bury`.
@@ -352,9 +366,13 @@ pub(crate) fn bury(db: &Connection) -> rusqlite::Result<bool> {
         let mut some = sql::SOME_JOBS.on(db)?;
         let jobs = some.query_map([workflow, left as i64], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
         for job in &jobs {
-            for delete in
-                [sql::DELETE_JOB_PREREQUISITES, sql::DELETE_JOB_RELATIONS, sql::DELETE_JOB_DETAIL, sql::DELETE_JOB]
-            {
+            for delete in [
+                sql::DELETE_JOB_PREREQUISITES,
+                sql::DELETE_JOB_RELATIONS,
+                sql::DELETE_JOB_NAME,
+                sql::DELETE_JOB_DETAIL,
+                sql::DELETE_JOB,
+            ] {
                 delete.on(db)?.execute([workflow, *job])?;
             }
         }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use crate::catalog::{bound, count, total_of_part};
 use crate::encode::{JOB_COLUMNS, job_row};
-use crate::sql::JOB_VIEW;
+use crate::sql::{JOB_VIEW, JOB_VIEW_BY_NAME};
 
 /// A list as text with its values: the rows, and how many there are without `LIMIT` and `OFFSET`.
 pub(crate) struct JobList {
@@ -87,16 +87,17 @@ impl JobList {
         let turn = if *reverse { " DESC" } else { "" };
         let order = match sort {
             JobSort::Id => format!("j.id{turn}"),
+            JobSort::Name if plus.is_empty() => format!("n.name{turn}, n.job_id{turn}"),
             JobSort::Name => format!("d.name{turn}, d.job_id{turn}"),
             JobSort::State => format!("j.state{turn}, j.id{turn}"),
             JobSort::Priority => format!("j.priority{turn}, j.id{turn}"),
         };
         // Every job has a detail, which is looked at for the count only if it is asked about.
         let detail = if name.is_some() || command.is_some() { " JOIN job_detail d ON d.job_id = j.id" } else { "" };
-        // That names are in order within a workflow helps only who is told that it is the same one.
-        let same = if *sort == JobSort::Name { " AND d.workflow_id = j.workflow_id" } else { "" };
+        // All in the order of their names; few are better sorted.
+        let rows = if *sort == JobSort::Name && plus.is_empty() { JOB_VIEW_BY_NAME } else { JOB_VIEW };
         JobList {
-            rows: format!("{JOB_VIEW}{filter}{same} ORDER BY {order} LIMIT ? OFFSET ?"),
+            rows: format!("{rows}{filter} ORDER BY {order} LIMIT ? OFFSET ?"),
             count: format!("SELECT count(*) FROM job j{detail}{filter}"),
             values,
             offset: *offset,
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(plan_of(&JobQuery { node: Some(NodeId(1)), name: Some("a".into()), ..ALL }), of_node);
         assert_eq!(
             plan_of(&JobQuery { sort: JobSort::Name, ..ALL }),
-            ["SEARCH d USING INDEX job_detail_name (workflow_id=?)", "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"]
+            ["SEARCH n USING PRIMARY KEY (workflow_id=?)", "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)", DETAIL]
         );
     }
 

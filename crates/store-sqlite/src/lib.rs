@@ -9,6 +9,7 @@ mod encode;
 mod error;
 mod fold;
 mod jobs;
+mod names;
 mod place;
 mod reader;
 mod schema;
@@ -50,6 +51,9 @@ pub struct Options {
     /// that the log begins anew; if they do not let go, again after a quarter more. A page is 4 KiB.
     pub log_pages_max: u32,
     pub reader_wait: Duration,
+    /// The names of so many tasks that are over stay in their index, so that many of them can go from one
+    /// page; while they go as many gather again.
+    pub gone_names: usize,
     /// Statements that take so long are logged; it costs a little of each.
     pub slow_statement: Option<Duration>,
 }
@@ -64,6 +68,7 @@ impl Default for Options {
             checkpoint_pages: 4_000,
             log_pages_max: 40_000,
             reader_wait: Duration::from_secs(2),
+            gone_names: 65_536,
             slow_statement: None,
         }
     }

@@ -14,7 +14,7 @@ struct Migration {
 /// In their order; the version of a database is how many of them were applied.
 ///
 /// Once released, a migration is never edited: a change of the schema is a new one at the end.
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration {
         up: include_str!("migrations/0001_engine.up.sql"),
         down: include_str!("migrations/0001_engine.down.sql"),
@@ -54,6 +54,10 @@ const MIGRATIONS: [Migration; 10] = [
     Migration {
         up: include_str!("migrations/0010_reserved_lanes.up.sql"),
         down: include_str!("migrations/0010_reserved_lanes.down.sql"),
+    },
+    Migration {
+        up: include_str!("migrations/0011_names.up.sql"),
+        down: include_str!("migrations/0011_names.down.sql"),
     },
 ];
 

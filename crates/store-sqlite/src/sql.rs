@@ -58,6 +58,14 @@ macro_rules! page {
 pub(crate) const JOB_VIEW: &str =
     concat!("SELECT ", job_columns!(), ", d.name, d.payload FROM job j JOIN job_detail d ON d.job_id = j.id");
 
+/// The same, read in the order of their names.
+pub(crate) const JOB_VIEW_BY_NAME: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    ", d.name, d.payload FROM job_name n CROSS JOIN job j ON j.id = n.job_id AND j.workflow_id = n.workflow_id \
+     CROSS JOIN job_detail d ON d.job_id = n.job_id"
+);
+
 /// All of them: only to look through a whole database.
 pub(crate) const WORKFLOWS: &str = concat!("SELECT ", workflow_columns!(), " FROM workflow_state");
 
@@ -109,6 +117,7 @@ statements! {
     );
     NEW_DETAIL = "INSERT INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
     PUT_DETAIL = "INSERT OR REPLACE INTO job_detail (job_id, workflow_id, name, payload) VALUES (?1, ?2, ?3, ?4)";
+    NEW_NAME = "INSERT OR IGNORE INTO job_name (workflow_id, name, job_id) VALUES (?1, ?2, ?3)";
     WORKFLOW_OF_JOB = "SELECT workflow_id FROM job WHERE id = ?1";
     NEW_EDGE = "INSERT OR IGNORE INTO dependency (workflow_id, job_id, depends_on) VALUES (?1, ?2, ?3)";
     NEW_BARRIER = "INSERT OR IGNORE INTO barrier (workflow_id, barrier_id, depends_on) VALUES (?1, ?2, ?3)";
@@ -129,6 +138,10 @@ statements! {
          WHERE d.workflow_id = ?1 AND d.job_id = ?2 ORDER BY d.depends_on";
 
     DELETE_JOB = "DELETE FROM job WHERE id = ?2 AND workflow_id = ?1";
+    /// Before its detail, which says how it is called.
+    DELETE_JOB_NAME =
+        "DELETE FROM job_name \
+         WHERE workflow_id = ?1 AND name = (SELECT name FROM job_detail WHERE job_id = ?2) AND job_id = ?2";
     DELETE_JOB_DETAIL = "DELETE FROM job_detail WHERE job_id = ?2 AND workflow_id = ?1";
     DELETE_JOB_PREREQUISITES = "DELETE FROM dependency WHERE workflow_id = ?1 AND job_id = ?2";
     DELETE_JOB_DEPENDENTS = "DELETE FROM dependency WHERE depends_on = ?2 AND workflow_id = ?1";
@@ -138,8 +151,13 @@ statements! {
         "DELETE FROM barrier WHERE workflow_id = ?1 AND barrier_id = ?2 \
          AND NOT EXISTS (SELECT 1 FROM barrier_member m WHERE m.barrier_id = ?2)";
     DELETE_JOB_RELATIONS = "DELETE FROM relation WHERE workflow_id = ?1 AND job_id = ?2";
+    OVER_NAME = "SELECT workflow_id, name FROM job_detail WHERE job_id = ?1";
     DELETE_OVER = "DELETE FROM job WHERE id = ?1";
     DELETE_OVER_DETAIL = "DELETE FROM job_detail WHERE job_id = ?1";
+    GONE_NAMES = "SELECT names FROM gone_names ORDER BY lsn";
+    NEW_GONE_NAMES = "INSERT INTO gone_names (lsn, names) VALUES (?1, ?2)";
+    DELETE_GONE_NAMES = "DELETE FROM gone_names WHERE lsn <= ?1";
+    DELETE_NAME = "DELETE FROM job_name WHERE workflow_id = ?1 AND name = ?2 AND job_id = ?3";
     DELETE_TIES = "DELETE FROM relation WHERE kind = ?1 AND item = ?2";
     DELETE_WORKFLOW_TIES = "DELETE FROM relation WHERE workflow_id = ?1 AND +kind = ?2";
     DELETE_JOB_RESULTS = "DELETE FROM result WHERE job_id = ?2 AND +workflow_id = ?1";
@@ -218,8 +236,9 @@ statements! {
     );
     TASK_NAMED = concat!(
         "SELECT ", job_columns!(), ", d.name, d.payload \
-         FROM workflow_state w CROSS JOIN job_detail d ON d.workflow_id = w.id CROSS JOIN job j ON j.id = d.job_id \
-         WHERE w.id = ?1 AND w.is_endless = 1 AND d.name = ?2 ORDER BY d.job_id LIMIT 1"
+         FROM workflow_state w CROSS JOIN job_name n ON n.workflow_id = w.id CROSS JOIN job j ON j.id = n.job_id \
+         CROSS JOIN job_detail d ON d.job_id = n.job_id \
+         WHERE w.id = ?1 AND w.is_endless = 1 AND n.name = ?2 ORDER BY n.job_id LIMIT 1"
     );
     JOB_NAME = "SELECT name FROM job_detail WHERE job_id = ?1";
     JOB_PREREQUISITES =
@@ -248,9 +267,9 @@ statements! {
          WHERE m.workflow_id = ?1 AND m.job_id < ?2) d";
 }
 
-/// Those that read a whole table: a dozen rows and one for each worker at a start; a row for each
-/// workflow, when an operator asks.
-pub(crate) const WHOLE: [&str; 3] = ["SEQUENCES", "LEASES", "TOTALS"];
+/// Those that read a whole table: a dozen rows, one for each worker and one for each batch of some at a
+/// start; a row for each workflow, when an operator asks.
+pub(crate) const WHOLE: [&str; 4] = ["SEQUENCES", "LEASES", "GONE_NAMES", "TOTALS"];
 
 /// Each with its name.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {

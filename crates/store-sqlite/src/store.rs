@@ -16,6 +16,7 @@ use crate::apply;
 use crate::encode;
 use crate::error::{OpenError, may_pass, sorted};
 use crate::fold::Folder;
+use crate::names::GoneNames;
 use crate::place::{Place, WriterLock};
 use crate::reader::{SqliteReader, SqliteReaders};
 use crate::schema::{self, SCHEMA_VERSION};
@@ -45,6 +46,7 @@ pub struct SqliteStore {
     tried: Option<(Lsn, Outcomes)>,
     /// Deleted workflows have rows left.
     has_doomed: bool,
+    gone_names: GoneNames,
     /// After the connection: it is given back when that is closed.
     _lock: WriterLock,
 }
@@ -68,6 +70,7 @@ impl SqliteStore {
         let failed = |source| OpenError::sqlite(place.path(), source);
         schema::migrate(&mut db, version, SCHEMA_VERSION).map_err(failed)?;
 
+        let gone_names = GoneNames::read(&db, options.gone_names).map_err(failed)?;
         let log_pages = Arc::new(AtomicU32::new(0));
         tune(&mut db, &options, Arc::clone(&log_pages)).map_err(failed)?;
         let syncer = Syncer::open(&place, options.durability)?;
@@ -83,6 +86,7 @@ impl SqliteStore {
             syncer,
             tried: None,
             has_doomed: true,
+            gone_names,
             _lock: lock,
         })
     }
@@ -219,20 +223,22 @@ impl Store for SqliteStore {
             if stored_lsn(db)? >= batch.lsn {
                 return Ok(None);
             }
-            let outcomes = apply::apply(db, batch)?;
+            let (outcomes, names) = apply::apply(db, batch, &self.gone_names)?;
             if self.has_doomed || !batch.workflows_deleted.is_empty() {
                 has_doomed = apply::bury(db)?;
             }
             sql::SET_LSN.on(db)?.execute([batch.lsn.0.cast_signed()])?;
             // Kept now: a commit whose answer is lost shall be answered at the next try.
             self.tried = Some((batch.lsn, outcomes));
-            Ok(Some(()))
+            Ok(Some(names))
         })?;
-        if done.is_none() {
-            self.tried = last.filter(|(lsn, _)| *lsn == batch.lsn);
-        } else {
-            self.has_doomed = has_doomed;
-            self.shorten_log()?;
+        match done {
+            None => self.tried = last.filter(|(lsn, _)| *lsn == batch.lsn),
+            Some(names) => {
+                self.has_doomed = has_doomed;
+                self.gone_names.committed(batch.lsn.0.cast_signed(), names);
+                self.shorten_log()?;
+            }
         }
         Ok(match &self.tried {
             Some((_, outcomes)) => outcomes.clone(),
@@ -297,7 +303,8 @@ fn open(place: &Place) -> Result<(Connection, u32), OpenError> {
 
 fn tune(db: &mut Connection, options: &Options, log_pages: Arc<AtomicU32>) -> rusqlite::Result<()> {
     db.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
-    db.pragma_update(None, "journal_size_limit", i64::from(options.checkpoint_pages) * 4096 * 2)?;
+    // What is cut off the log is to be allocated again: only what a rare long one left.
+    db.pragma_update(None, "journal_size_limit", i64::from(options.checkpoint_pages) * 4096 * 4)?;
     let synchronous = match options.durability {
         Durability::Power => "FULL",
         Durability::Process => "NORMAL",
@@ -389,7 +396,7 @@ mod tests {
         let before = length();
         run(&store.db, sql::BEGIN_WRITE).unwrap();
         for id in 2..100 {
-            apply::apply(&store.db, &event(2, id, 5_000)).unwrap();
+            apply::apply(&store.db, &event(2, id, 5_000), &GoneNames::default()).unwrap();
         }
         assert!(length() > before);
         std::fs::copy(&path, folder.path().join("b.db")).unwrap();

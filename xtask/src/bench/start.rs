@@ -89,7 +89,7 @@ pub(super) fn multiply(path: &Path, jobs: u64, differs: impl Fn(&str) -> Option<
         db.execute_batch(&format!("DROP INDEX {name}"))?;
     }
     let first: i64 = db.query_row("SELECT id FROM job", [], |row| row.get(0))?;
-    for (table, key) in [("job", "id"), ("job_detail", "job_id")] {
+    for (table, key) in [("job", "id"), ("job_detail", "job_id"), ("job_name", "job_id")] {
         let columns: Vec<String> = db
             .prepare("SELECT name FROM pragma_table_info(?1)")?
             .query_map([table], |row| row.get(0))?

@@ -58,6 +58,19 @@ const NOWHERE: &[(&str, &str)] = &[
         "SELECT d.job_id, d.workflow_id FROM job_detail d LEFT JOIN job j ON j.id = d.job_id WHERE j.id IS NULL",
     ),
     (
+        "a job that is not found by its name",
+        "SELECT d.job_id, d.workflow_id FROM job_detail d \
+         LEFT JOIN job_name n ON n.workflow_id = d.workflow_id AND n.name = d.name AND n.job_id = d.job_id \
+         WHERE n.job_id IS NULL",
+    ),
+    (
+        "a name that its job does not have",
+        "SELECT n.job_id, n.workflow_id FROM job_name n \
+         LEFT JOIN job_detail d ON d.job_id = n.job_id AND d.name = n.name AND d.workflow_id = n.workflow_id \
+         WHERE d.job_id IS NULL \
+         AND n.job_id NOT IN (SELECT gone.value ->> 2 FROM gone_names g, json_each(g.names) gone)",
+    ),
+    (
         "a job of a start that never was",
         "SELECT id, workflow_id FROM job WHERE grant_number >> 40 > (SELECT value FROM meta WHERE name = 'epoch')",
     ),

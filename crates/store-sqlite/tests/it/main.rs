@@ -3,6 +3,7 @@
 mod conformance;
 mod durable;
 mod fill;
+mod names;
 mod open;
 mod power;
 #[path = "../power_cuts/mod.rs"]

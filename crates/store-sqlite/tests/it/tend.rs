@@ -58,6 +58,8 @@ fn each_contradiction_is_found_and_named() {
         ("UPDATE job SET grant_number = 99 << 40 WHERE id = 9", "a job of a start that never was: 9"),
         ("UPDATE job SET result_id = 5 WHERE id = 9", "a job whose latest outcome is not there: 9"),
         ("DELETE FROM job_detail WHERE job_id = 9", "a job without its name and payload: 9"),
+        ("DELETE FROM job_name WHERE job_id = 9", "a job that is not found by its name: 9"),
+        ("UPDATE job_name SET name = 'other' WHERE job_id = 9", "a name that its job does not have: 9"),
         ("DELETE FROM job WHERE id = 9", "a name and payload without their job: 9"),
         ("DELETE FROM job WHERE id = 1", "a dependency on a job that is not there: 2"),
         ("DELETE FROM job WHERE id = 2", "a dependency of a job that is not there: 2"),

@@ -1,0 +1,3 @@
+DROP TABLE gone_names;
+DROP TABLE job_name;
+CREATE INDEX job_detail_name ON job_detail (workflow_id, name);
