@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use forebay_tasks::proto::taskbroker::worker_service_server::{WorkerService, WorkerServiceServer};
 use forebay_tasks::proto::taskbroker::{PushTaskRequest, PushTaskResponse};
 use forebay_tasks::push::{self, Pushing, Standing};
-use forebay_tasks::{Options, Secrets};
+use forebay_tasks::{Options, Rules, Secrets};
 use hmac::{Hmac, KeyInit, Mac};
 use prost::Message;
 use serde_json::json;
@@ -243,9 +243,12 @@ async fn what_a_worker_that_dies_was_being_sent_goes_to_another_unless_it_may_ru
         let mut dies = Listening::start().await;
         let (world, _pushing) = world(to(&[dies.address])).await;
         let id = world.task(json!({"at_most_once": at_most_once, "processing_deadline": 60})).await;
-        assert_eq!(dies.next().await.id, id);
+        // It has no answer until its worker is gone.
+        let pushed = dies.next().await;
+        assert_eq!(pushed.id, id);
         let address = dies.die();
         until(&world, |now| (now.failed, now.in_flight) == (1, 0)).await;
+        drop(pushed);
         if at_most_once {
             assert_eq!(world.counts().await, [0, 1, 0, 0]);
         } else {
@@ -371,6 +374,32 @@ async fn a_worker_is_sent_more_at_a_time_only_while_it_takes_them_quickly() {
     assert_eq!(world.counts().await, [8, 12, 0, 0]);
     assert_eq!(world.door.pushed().expect("some").in_flight, 3);
     drop(waiting);
+}
+
+#[tokio::test]
+async fn what_the_rules_drop_is_pushed_to_nobody() {
+    let mut worker = Listening::start().await;
+    let (world, _pushing) = world(to(&[worker.address])).await;
+    let first = world.task(json!({"id": "first"})).await;
+    let holds = worker.next().await;
+    for (id, task, priority) in [("a", "spam", 9), ("b", "keep", 0), ("c", "spam", 9), ("d", "spam", 0)] {
+        world.task(json!({"id": id, "task": task, "priority": priority, "dead_letter": true})).await;
+    }
+    let rules = Rules::parse("[[drop]]\napplication = 'app'\ntask = 'spam'").expect("rules");
+    world.door.set_rules(rules).await.expect("they are taken");
+    // What comes from now on is not even enqueued.
+    world.task(json!({"id": "e", "task": "spam"})).await;
+    // What a worker has already it finishes.
+    assert_eq!(holds.take(), first);
+    assert_eq!(worker.take().await, "b");
+    while world.counts().await != [0, 2, 0, 0] {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((world.door.dropped().at_enqueue, world.door.dropped().waiting), (1, 3));
+    // A rule that is gone drops nothing, and a worker that had only such tasks before it is still served.
+    world.door.set_rules(Rules::default()).await.expect("they are taken");
+    let again = world.task(json!({"id": "f", "task": "spam"})).await;
+    assert_eq!(worker.take().await, again);
 }
 
 #[tokio::test]
