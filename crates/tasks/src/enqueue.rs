@@ -120,6 +120,8 @@ impl Door {
         }
         let now = self.engine().now();
         let (rules, mut dropped) = (self.rulings().now(), Vec::new());
+        // By what their applications and ids were.
+        let mut gone: HashSet<(String, String)> = HashSet::new();
         let mut of: BTreeMap<String, Vec<Arrival>> = BTreeMap::new();
         for (place, mut task) in tasks.into_iter().enumerate() {
             let (depends_on, met_if_gone) = (std::mem::take(&mut task.depends_on), task.met_if_gone);
@@ -127,7 +129,12 @@ impl Door {
                 task.activation.known().map_err(|error| Fault::Invalid(format!("it is no activation: {error}")))?;
             let is_dropped = rules.drop_any() && self.is_dropped(&rules, &said);
             let (application, name, job) = arrival(task, said, now, self.options())?;
-            if is_dropped {
+            // What waits for one that ends without success ends with it.
+            let mut waits_for = depends_on.iter().filter(|_| !met_if_gone && !gone.is_empty());
+            if is_dropped || waits_for.any(|id| gone.contains(&(application.clone(), id.clone()))) {
+                if !name.is_empty() {
+                    gone.insert((application, name.clone()));
+                }
                 dropped.push((place, Enqueued { id: name, was_there: false, dropped: true }));
             } else {
                 of.entry(application).or_default().push(Arrival { place, name, job, depends_on, met_if_gone });

@@ -165,6 +165,11 @@ impl Session {
             self.credit = self.credit.saturating_sub(1);
         }
         self.door.end_behind(doomed);
+        if messages.iter().all(|message| message.attempts.is_empty()) {
+            // Nothing of it goes to the worker, and nothing back.
+            drop(claimed.delivered());
+            return Ok(());
+        }
         let mut claimed = Some(claimed);
         for message in messages {
             self.send(message, claimed.take()).await?;

@@ -29,6 +29,28 @@ async fn a_task_that_the_rules_drop_is_not_enqueued_and_the_answer_says_so() {
 }
 
 #[tokio::test]
+async fn what_depends_on_a_dropped_task_of_its_request_is_dropped_with_it() {
+    let world = World::start().await;
+    rule(&world, "[[drop]]\ntask = 'spam'").await;
+    let task = |id: &str, task: &str, on: &[&str], met_if_gone: bool| {
+        json!({"application": "app", "namespace": "ns", "id": id, "task": task, "depends_on": on,
+            "met_if_gone": met_if_gone})
+    };
+    let tasks = [
+        task("a", "spam", &[], false),
+        task("b", "t", &["a"], false),
+        task("c", "t", &["b"], false),
+        task("d", "t", &["a"], true),
+        task("e", "t", &["d"], false),
+    ];
+    let answer = world.post("/tasks", Some(json!({"tasks": tasks}))).await;
+    let dropped = |id: &str| json!({"id": id, "was_there": false, "dropped": true});
+    let taken = |id: &str| json!({"id": id, "was_there": false});
+    assert_eq!(answer["tasks"], json!([dropped("a"), dropped("b"), dropped("c"), taken("d"), taken("e")]));
+    assert_eq!((world.worker().take().await.as_deref(), world.door.dropped().at_enqueue), (Some("d"), 3));
+}
+
+#[tokio::test]
 async fn a_task_that_waits_and_is_dropped_is_handed_to_nobody() {
     let world = World::start().await;
     for (id, task) in [("a", "spam"), ("b", "keep"), ("c", "spam"), ("d", "keep")] {

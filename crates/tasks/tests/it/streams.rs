@@ -332,6 +332,41 @@ async fn of_a_paused_application_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn what_the_rules_drop_is_not_sent_and_takes_no_credit() {
+    let world = World::start().await;
+    for (id, task) in [("a", "spam"), ("b", "keep"), ("c", "spam"), ("d", "spam"), ("e", "keep")] {
+        world.task(json!({"id": id, "task": task, "dead_letter": true})).await;
+    }
+    let rule = async |text: &str| {
+        let rules = Rules::parse(text).expect("rules");
+        world.door.set_rules(rules).await.expect("they are taken");
+    };
+    rule("[[drop]]\napplication = 'app'\ntask = 'spam'").await;
+    let mut stream = world.stream(vec![of("app", None)], 2).await;
+    let taken = stream.take(2).await;
+    assert_eq!(taken.ids(), ["b", "e"]);
+    while world.counts().await != [0, 2, 0, 0] {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.door.dropped().waiting, 3);
+    // What it has already it finishes, and it does not hear of what it does not get.
+    rule("[[drop]]\nnamespace = 'ns'").await;
+    assert_eq!(stream.settle(vec![report(&taken[0], Complete)]).await, NONE);
+    rule("").await;
+    world.task(json!({"id": "f", "task": "spam"})).await;
+    rule("[[drop]]\ntask = 'spam'").await;
+    stream.say(FromWorker { credit: 1, ..Default::default() }).await;
+    while world.door.dropped().waiting != 4 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stream.settle(vec![report(&taken[1], Complete)]).await, NONE);
+    rule("").await;
+    world.task(json!({"id": "g", "task": "spam"})).await;
+    assert_eq!(stream.take(1).await.ids(), ["g"]);
+    assert_eq!(world.counts().await, [0, 1, 0, 0]);
+}
+
+#[tokio::test]
 async fn a_large_claim_comes_in_messages_that_a_client_takes() {
     let world = World::start().await;
     let text = "x".repeat(600_000);

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use forebay_tasks::activation::{Activation, Known};
+use forebay_tasks::proto::ours::NewTask;
 use hyper::Method;
+use prost::Message;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use crate::world::{Complete, Failure, World};
 
@@ -39,6 +43,33 @@ async fn a_task_waits_until_all_that_it_depends_on_is_completed() {
             4 - 1 - ["a", "b", "c", "d"].iter().position(|id| *id == expected).unwrap() as i64
         );
         worker.report(expected, Complete).await;
+    }
+    come_to(&world, [0; 4]).await;
+}
+
+#[tokio::test]
+async fn a_task_that_comes_over_grpc_may_wait_too() {
+    let world = World::start().await;
+    let new = |id: &str, depends_on: &[&str], met_if_gone| {
+        let named = Known { id: id.into(), application: Some("app".into()), ..Known::default() };
+        NewTask {
+            activation: Some(Activation::from_bytes(named.encode_to_vec())),
+            depends_on: depends_on.iter().map(|id| (*id).to_owned()).collect(),
+            met_if_gone,
+            ..NewTask::default()
+        }
+    };
+    let tasks = vec![new("a", &[], false), new("b", &["a"], false), new("c", &["b", "nobody"], true)];
+    world.enqueue(tasks).await.expect("they are taken");
+    assert_eq!(counts(&world).await, [2, 1, 0, 0]);
+    let refused = world.enqueue(vec![new("x", &["nobody"], false)]).await.unwrap_err();
+    let why = "there is no task \"nobody\" to wait for: it never was, or has ended";
+    assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, why));
+    let mut worker = world.worker();
+    for id in ["a", "b", "c"] {
+        come_to(&world, [i64::from(id == "a") + i64::from(id < "c"), 1, 0, 0]).await;
+        assert_eq!(worker.take().await.as_deref(), Some(id));
+        worker.report(id, Complete).await;
     }
     come_to(&world, [0; 4]).await;
 }
