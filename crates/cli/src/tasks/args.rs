@@ -12,6 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   forebay tasks enqueue --application shop --namespace mail --task send --args '[7]'
   forebay tasks enqueue --application shop --namespace mail --task send --delay 90s --max-attempts 3
+  forebay tasks enqueue --application shop --namespace mail --task thank --depends-on 4f0c…
   forebay tasks applications            how many tasks of each wait, are processed, are dead letters
   forebay tasks list shop --state pending
   forebay tasks status 4f0c…            by its id
@@ -140,13 +141,13 @@ pub struct EnqueueArgs {
     #[arg(long, requires = "depends_on")]
     pub met_if_gone: bool,
     /// How long an attempt may take, in whole seconds, such as 30s [default: 10s].
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub deadline: Option<Duration>,
     /// So many attempts may fail; 0: any number [default: 1].
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u32>,
     /// How long it waits after a failed attempt, in whole seconds.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub retry_delay: Option<Duration>,
     /// An attempt that was lost is the last one.
     #[arg(long)]
@@ -210,9 +211,22 @@ fn object(text: &str) -> Result<Value, String> {
     object.map(Value::Object).map_err(|error| format!("no JSON object: {error}"))
 }
 
+/// As taskbroker's wire has it.
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time.subsec_nanos() == 0 { Ok(time) } else { Err(format!("{text} is not a number of whole seconds")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_of_the_wire_is_whole_seconds() {
+        assert_eq!(whole_seconds("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(whole_seconds("1500ms").unwrap_err(), "1500ms is not a number of whole seconds");
+        assert!(whole_seconds("soon").is_err());
+    }
 
     #[test]
     fn arguments_are_an_array_and_an_object() {

@@ -24,12 +24,15 @@ const PART: u64 = 1_000;
 
 #[derive(Debug, Deserialize)]
 struct Enqueued {
-    tasks: Vec<Named>,
+    tasks: Vec<EnqueuedTask>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Named {
+struct EnqueuedTask {
     id: String,
+    was_there: bool,
+    #[serde(default)]
+    dropped: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,6 +56,8 @@ struct Task {
 #[derive(Debug, Deserialize)]
 struct Tasks {
     tasks: Vec<Task>,
+    /// With those that are not shown.
+    total: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -91,12 +96,12 @@ pub async fn tasks(args: &TasksArgs) -> anyhow::Result<Exit> {
         TasksCommand::List(args) => {
             let ListArgs { application, namespace, state, limit, offset, json } = args;
             let found = list(&client, application, namespace.as_deref(), *state, *offset, *limit).await?;
-            show(&found, *json)?;
+            show(&found, *offset, *json)?;
         }
         TasksCommand::Status { id, json } => status(&client, id, *json).await?,
         TasksCommand::Cancel { ids } => {
             for id in ids {
-                let _canceled: Named = client.post_empty(&format!("/tasks/{}/cancel", segment(id))).await?;
+                let _canceled: Value = client.post_empty(&format!("/tasks/{}/cancel", segment(id))).await?;
             }
         }
         TasksCommand::Requeue { ids } => {
@@ -114,7 +119,7 @@ pub async fn tasks(args: &TasksArgs) -> anyhow::Result<Exit> {
         TasksCommand::DeadLetters { application, requeue: false, namespace, json } => {
             let dead = Some(State::DeadLetter);
             let found = list(&client, application, namespace.as_deref(), dead, 0, PART).await?;
-            show(&found, *json)?;
+            show(&found, 0, *json)?;
         }
         TasksCommand::DeadLetters { application, requeue: true, namespace, .. } => {
             send_back(&client, application, namespace.as_deref()).await?;
@@ -144,15 +149,24 @@ async fn enqueue(client: &Client, args: &EnqueueArgs) -> anyhow::Result<()> {
         "depends_on": args.depends_on,
         "met_if_gone": args.met_if_gone,
     });
-    let mut left = args.count;
+    let (mut left, mut dropped, mut there) = (args.count, 0, 0);
     while left > 0 {
         let part = left.min(PART);
         let body = json!({"tasks": vec![&task; usize::try_from(part)?]});
         let enqueued: Enqueued = client.post("/tasks", &body).await?;
+        let mut taken = enqueued.tasks.iter().filter(|task| !task.dropped);
         if !args.quiet {
-            enqueued.tasks.iter().try_for_each(|task| say(&task.id))?;
+            taken.try_for_each(|task| say(&task.id))?;
         }
+        dropped += enqueued.tasks.iter().filter(|task| task.dropped).count();
+        there += enqueued.tasks.iter().filter(|task| task.was_there).count();
         left -= part;
+    }
+    if dropped > 0 {
+        eprintln!("{dropped} of {} were not enqueued: the server's rules drop them", args.count);
+    }
+    if there > 0 {
+        eprintln!("a task of this id is there: nothing was enqueued");
     }
     Ok(())
 }
@@ -194,7 +208,7 @@ async fn list(
     state: Option<State>,
     offset: u64,
     limit: u64,
-) -> Result<Vec<Task>, CallError> {
+) -> Result<Tasks, CallError> {
     let mut path = format!("/tasks?application={}&offset={offset}&limit={limit}", segment(application));
     if let Some(namespace) = namespace {
         path += &format!("&namespace={}", segment(namespace));
@@ -202,11 +216,14 @@ async fn list(
     if let Some(state) = state {
         path += &format!("&state={}", state.word());
     }
-    let Tasks { tasks } = client.get(&path).await?;
-    Ok(tasks)
+    client.get(&path).await
 }
 
-fn show(tasks: &[Task], json: bool) -> anyhow::Result<()> {
+fn show(Tasks { tasks, total }: &Tasks, offset: u64, json: bool) -> anyhow::Result<()> {
+    let end = offset.saturating_add(u64::try_from(tasks.len())?);
+    if end < *total {
+        eprintln!("{} of {total} tasks are shown; `forebay tasks list … --offset {end}` goes on", tasks.len());
+    }
     if json {
         return Ok(say(&serde_json::to_string_pretty(tasks)?)?);
     }
@@ -249,10 +266,10 @@ async fn send_back(client: &Client, application: &str, namespace: Option<&str>) 
     loop {
         let offset = u64::try_from(ids.len())?;
         let found = list(client, application, namespace, Some(State::DeadLetter), offset, PART).await?;
-        if found.is_empty() {
+        if found.tasks.is_empty() {
             break;
         }
-        ids.extend(found.into_iter().map(|task| task.id));
+        ids.extend(found.tasks.into_iter().map(|task| task.id));
     }
     for id in ids {
         match requeue(client, &id).await {
