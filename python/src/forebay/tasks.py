@@ -2,6 +2,11 @@
 
     app = TaskbrokerApp(name="shop", producer_factory=forebay.tasks.producer)
 
+What ``delay()`` cannot say is said of an activation, such as that it waits for another task:
+
+    paid = forebay.tasks.enqueue(pay.create_activation(args=[7], kwargs={}))
+    forebay.tasks.enqueue(ship.create_activation(args=[7], kwargs={}), depends_on=[paid])
+
 The server's address is ``FOREBAY_URL``, or what ``Producer`` is told; ``FOREBAY_CREDENTIALS`` holds
 ``user:password``, or a token. It needs nothing but the standard library.
 """
@@ -12,12 +17,13 @@ import base64
 import json
 import os
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["EnqueueError", "Producer", "producer"]
+__all__ = ["EnqueueError", "Producer", "enqueue", "producer"]
 
 URL = "http://127.0.0.1:8080"
 PATH = "/tasks/v1/tasks"
@@ -34,6 +40,11 @@ def producer(topic: str) -> Producer:
         if _producer is None:
             _producer = Producer()
         return _producer
+
+
+def enqueue(activation: Any, **more: Any) -> str:
+    """As ``Producer.enqueue``, with the producer that applications have."""
+    return producer("").enqueue(activation, **more)
 
 
 class Producer:
@@ -73,10 +84,33 @@ class Producer:
             done.set_exception(error)
         return done
 
-    def enqueue(self, activation: bytes, **more: Any) -> str:
-        """Enqueues a serialized activation; ``delay_ms``, ``expires_ms``, ``priority``,
-        ``depends_on`` (a list of ids) and ``met_if_gone`` may be said beside it. Answers the task's id."""
-        task = {"activation": base64.b64encode(activation).decode(), "priority": self._priority, **more}
+    def enqueue(
+        self,
+        activation: Any,
+        *,
+        depends_on: Iterable[str] = (),
+        met_if_gone: bool = False,
+        priority: int | None = None,
+        delay_ms: int | None = None,
+        expires_ms: int | None = None,
+    ) -> str:
+        """Enqueues an activation, or its bytes. Answers the task's id.
+
+        It waits until the tasks of its application with the ids ``depends_on`` are completed; one that is not
+        there is an error, or with ``met_if_gone`` counts as completed. ``delay_ms`` and ``expires_ms`` hold in
+        the place of what the activation says."""
+        said = activation if isinstance(activation, bytes) else activation.SerializeToString()
+        task: dict[str, Any] = {
+            "activation": base64.b64encode(said).decode(),
+            "priority": self._priority if priority is None else priority,
+        }
+        if isinstance(depends_on, str):
+            raise TypeError("depends_on is a list of ids, not a single one")
+        if on := list(depends_on):
+            task.update(depends_on=on, met_if_gone=met_if_gone)
+        for name, ms in (("delay_ms", delay_ms), ("expires_ms", expires_ms)):
+            if ms is not None:
+                task[name] = ms
         answer = self._post(json.dumps({"tasks": [task]}).encode())
         return str(answer["tasks"][0]["id"])
 

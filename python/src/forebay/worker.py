@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import logging
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,8 @@ OPTIONS = [
 ]
 # Leases and reports of one message.
 WORDS_MAX = 5_000
+# Ids of one line of the log.
+UNTOLD_MAX = 20
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +81,8 @@ class Worker:
 
     ``run`` is called with each ``Attempt``. Its return completes the task, ``Retry`` has it tried again, and
     any other exception fails it. ``sources`` are pairs of an application and a namespace, where ``None`` is
-    any; without sources, any task is taken. ``prefetch`` attempts wait here while ``concurrency`` run.
+    any; without sources, any task is taken. ``prefetch`` attempts wait here while ``concurrency`` run. One that
+    is stopped, and has nothing more to do, waits for a broker that does not answer for ``patience`` seconds.
     """
 
     def __init__(
@@ -89,12 +93,14 @@ class Worker:
         sources: Iterable[tuple[str | None, str | None]] = (),
         concurrency: int = 1,
         prefetch: int | None = None,
+        patience: float = 5.0,
         secret: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         self._broker, self._call, self._credentials = broker, run, credentials
         self._hello = b"".join(_part(1, _source(*source)) for source in sources)
         self._room = concurrency + (concurrency if prefetch is None else prefetch)
+        self._patience = patience
         self._metadata = []
         if secret is not None:
             signature = hmac.new(secret.encode(), PATH.encode() + b":", hashlib.sha256).hexdigest()
@@ -104,47 +110,114 @@ class Worker:
         self._held: dict[bytes, Attempt] = {}
         self._waiting: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
         self._credit = 0
-        self._reports: list[bytes] = []
-        self._put_back: list[bytes] = []
-        self._unanswered: dict[int, tuple[list[bytes], list[bytes], list[bytes]]] = {}
+        self._reports: list[tuple[Attempt, bytes]] = []
+        self._put_back: list[Attempt] = []
+        self._unanswered: dict[int, tuple[list[tuple[Attempt, bytes]], list[bytes], list[Attempt]]] = {}
         self._number = 0
         self._stopping = False
+        # It was stopped, and what the broker has not heard by now it will not hear.
+        self._is_over = False
         # The stream that is open: what gathers messages for another one is to end.
         self._stream: object = None
+        self._call_open: Any = None
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(concurrency)]
 
     def run(self) -> None:
-        """Works until it is stopped; a broker that is away is asked again. Raises ``grpc.RpcError`` where
-        that would not help."""
-        for thread in self._threads:
+        """Works until it is stopped; a broker that is away is asked again. On the main thread, SIGTERM and SIGINT
+        stop it; the second signal does what it did before. Raises ``grpc.RpcError`` where asking again would
+        not help."""
+        heeded = self._heed_signals()
+        for thread in (*self._threads, threading.Thread(target=self._see_to_the_end, daemon=True)):
             thread.start()
         pause = 0.05
         try:
-            while True:
+            while not self._is_over:
                 begun = time.monotonic()
                 try:
                     self._serve()
-                    return
                 except grpc.RpcError as error:
                     if error.code() in FINAL:
                         raise
                     log.info("the broker %s is away: %s", self._broker, error.details())
-                if self._is_done():
-                    return
                 pause = 0.05 if time.monotonic() - begun > 5 else min(2 * pause, 5.0)
                 with self._news:
-                    self._news.wait_for(self._is_done, pause)
+                    # What came while it was stopped goes back on another stream.
+                    if self._is_done():
+                        break
+                    hurry = self._stopping
+                    self._news.wait_for(
+                        lambda: self._is_over or self._is_done() or self._stopping != hurry,
+                        min(pause, 0.2) if hurry else pause,
+                    )
         finally:
-            self.stop()
+            for number, handler in heeded.items():
+                signal.signal(number, handler)
+            with self._news:
+                self._stopping = self._is_over = True
+                self._news.notify_all()
             for _ in self._threads:
                 self._waiting.put(None)
+            self._tell_what_is_untold()
 
     def stop(self) -> None:
         """Has it take no more, put back what it has not begun, finish the rest, and return once the broker
-        has heard of all that."""
+        has heard of all that, or does not answer for as long as it has patience."""
         with self._news:
             self._stopping = True
             self._news.notify_all()
+
+    # The end.
+
+    def _heed_signals(self) -> dict[int, Any]:
+        """Has signals stop it that nobody else cares for; what they did before."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+        heeded = {number: what for number, what in defaults.items() if signal.getsignal(number) is what}
+
+        def heed(*_: Any) -> None:
+            for number, handler in heeded.items():
+                signal.signal(number, handler)
+            self.stop()
+
+        for number in heeded:
+            signal.signal(number, heed)
+        return heeded
+
+    def _see_to_the_end(self) -> None:
+        """A thread: breaks off what a broker does not answer."""
+        with self._news:
+            self._news.wait_for(lambda: self._is_over or self._stopping and not self._held)
+            # Not until all is said: what was on its way may still come.
+            self._news.wait_for(lambda: self._is_over, self._patience)
+            self._is_over = True
+            self._news.notify_all()
+            call = self._call_open
+        if call is not None:
+            call.cancel()
+
+    def _is_done(self) -> bool:
+        unsaid = self._held or self._reports or self._put_back or self._unanswered
+        return self._stopping and not unsaid
+
+    def _tell_what_is_untold(self) -> None:
+        with self._news:
+            said = list(self._unanswered.values())
+            ended = [attempt.id for attempt, _ in self._reports]
+            ended += [attempt.id for reports, _, _ in said for attempt, _ in reports]
+            put_back = [attempt.id for attempt in self._put_back]
+            put_back += [attempt.id for _, _, attempts in said for attempt in attempts]
+        for what, ids in (("how these tasks ended", ended), ("that these tasks were not begun", put_back)):
+            if ids:
+                shown = ", ".join(ids[:UNTOLD_MAX]) + (", ..." if len(ids) > UNTOLD_MAX else "")
+                log.warning(
+                    "the broker %s has not answered, so it may not know %s, and hand them out again after "
+                    "their deadline (%d): %s",
+                    self._broker,
+                    what,
+                    len(ids),
+                    shown,
+                )
 
     # The stream.
 
@@ -162,13 +235,17 @@ class Worker:
                     self._put_back += put_back
                 self._unanswered.clear()
                 self._credit = self._room - len(self._held)
+                if self._is_over:
+                    return
                 mine = self._stream = object()
+                call = channel.stream_stream(PATH)(self._said(mine), metadata=self._metadata)
+                self._call_open = call
             try:
-                for message in channel.stream_stream(PATH)(self._said(mine), metadata=self._metadata):
+                for message in call:
                     self._hear(message)
             finally:
                 with self._news:
-                    self._stream = None
+                    self._stream = self._call_open = None
                     self._news.notify_all()
 
     def _said(self, mine: object) -> Iterator[bytes]:
@@ -200,9 +277,9 @@ class Worker:
             self._number += 1
             self._unanswered[self._number] = (reports, renewed, put_back)
             parts.append(_number(3, self._number))
-        parts += [_part(4, report) for report in reports]
+        parts += [_part(4, _part(1, attempt.lease) + report) for attempt, report in reports]
         parts += [_part(5, lease) for lease in renewed]
-        parts += [_part(6, lease) for lease in put_back]
+        parts += [_part(6, attempt.lease) for attempt in put_back]
         return b"".join(parts)
 
     def _due(self) -> list[bytes]:
@@ -256,12 +333,12 @@ class Worker:
                     self._let_go(attempt)
                     continue
                 if self._stopping:
-                    self._put_back.append(attempt.lease)
+                    self._put_back.append(attempt)
                     self._let_go(attempt)
                     continue
             report = self._ended(attempt)
             with self._news:
-                self._reports.append(_part(1, attempt.lease) + report)
+                self._reports.append((attempt, report))
                 self._let_go(attempt)
 
     def _ended(self, attempt: Attempt) -> bytes:
@@ -294,11 +371,7 @@ class Worker:
                 return
             if attempt is not None:
                 del self._held[attempt.lease]
-                self._put_back.append(attempt.lease)
-
-    def _is_done(self) -> bool:
-        unsaid = self._held or self._reports or self._put_back or self._unanswered
-        return self._stopping and not unsaid
+                self._put_back.append(attempt)
 
 
 def tasks_of(app: Any) -> Callable[[Attempt], None]:
