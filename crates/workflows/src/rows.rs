@@ -122,15 +122,20 @@ fn status(word: &str) -> Option<i64> {
 /// The value that a query parameter names, in a column's form.
 pub(crate) fn parse_value(table: Table, column: &Column, text: &str) -> Result<Value, Fault> {
     let value = match (form(table, column.name), column.kind) {
-        (Form::Flag, _) => text.parse::<bool>().ok().map(|flag| Value::Int(i64::from(flag))),
-        (Form::Status, _) => status(text).map(Value::Int),
-        (Form::Hidden, _) => None,
-        (Form::Plain | Form::Document, Kind::Int) => text.parse().ok().map(Value::Int),
-        (Form::Plain | Form::Document, Kind::Real) => text.parse().ok().map(Value::Real),
-        (Form::Plain | Form::Document, Kind::Text) => Some(Value::Text(text.into())),
+        (Form::Flag, _) => text.parse().map(|flag: bool| Value::Int(i64::from(flag))).map_err(|why| why.to_string()),
+        (Form::Status, _) => status(text).map(Value::Int).ok_or_else(|| unknown_status(text)),
+        (Form::Hidden, _) => Err("no client sees it".to_owned()),
+        (Form::Plain | Form::Document, Kind::Int) => text.parse().map(Value::Int).map_err(|why| why.to_string()),
+        (Form::Plain | Form::Document, Kind::Real) => text.parse().map(Value::Real).map_err(|why| why.to_string()),
+        (Form::Plain | Form::Document, Kind::Text) => Ok(Value::Text(text.into())),
     };
-    let bad = || Fault::bad_request(format!("Failed to deserialize query string: {}: invalid value", column.name));
-    value.ok_or_else(bad)
+    value.map_err(|why| Fault::bad_request(format!("Failed to deserialize query string: {}: {why}", column.name)))
+}
+
+/// torc's text where a word is none of the job statuses.
+pub(crate) fn unknown_status(word: &str) -> String {
+    let known = JobStatus::ALL.map(|status| format!("`{status}`")).join(", ");
+    format!("unknown variant `{word}`, expected one of {known}")
 }
 
 /// Writes a row as an object, open at its end: more fields may follow, then `}`. A field that is

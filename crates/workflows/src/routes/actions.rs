@@ -17,7 +17,7 @@ use serde_json::{Map, Value as Json, json};
 use crate::fault::Fault;
 use crate::http::{self, Call, Reply};
 use crate::list;
-use crate::routes::catalog::{Resource, existing, insert};
+use crate::routes::catalog::{Resource, existing, exists, insert};
 use crate::routes::unexpected;
 use crate::rows;
 use crate::{Door, Unseen};
@@ -179,6 +179,7 @@ fn count_jobs(reader: &mut dyn Reader, row: &Row, is_in: impl Fn(JobState) -> bo
 /// One claimant wins. A persistent action is for all of them.
 pub(super) async fn claim(door: &Door, workflow: i64, id: i64, call: &Call<'_>) -> Reply {
     let by = call.json::<ClaimActionRequest>()?.compute_node_id;
+    door.look(move |reader| exists(reader, workflow)).await?;
     let row = existing(door, &ACTIONS, id).await?;
     if rows::int(&row, Table::Action, "workflow_id") != workflow {
         let text = format!("Action {id} does not belong to workflow {workflow}");
@@ -229,10 +230,11 @@ pub(super) async fn update(door: &Door, workflow: i64, id: i64, call: &Call<'_>)
 pub(super) async fn delete(door: &Door, workflow: i64, id: i64) -> Reply {
     of_workflow(door, workflow, id).await?;
     super::catalog::delete(door, &ACTIONS, id).await?;
-    Ok(http::ok_json(&MessageResponse { message: format!("Deleted workflow action {id}") }))
+    Ok(http::ok_json(&MessageResponse { message: "Workflow action deleted successfully".to_owned() }))
 }
 
 async fn of_workflow(door: &Door, workflow: i64, id: i64) -> Result<Row, Fault> {
+    door.look(move |reader| exists(reader, workflow)).await?;
     let row = existing(door, &ACTIONS, id).await?;
     let is_of = rows::int(&row, Table::Action, "workflow_id") == workflow;
     if is_of { Ok(row) } else { Err(Fault::not_found("Action", id)) }

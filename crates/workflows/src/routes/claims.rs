@@ -16,7 +16,7 @@ use crate::fault::{Doing, Fault};
 use crate::http::{self, Body, Call, Reply};
 use crate::job::{self, Front, labels_of, split_labels, state_of};
 use crate::routes::unexpected;
-use crate::rows::{write_int, write_text};
+use crate::rows::{self, write_int, write_text};
 
 /// Jobs of a claim that names no limit, torc's number.
 const LIMIT: i64 = 10;
@@ -28,7 +28,8 @@ pub(super) async fn claim_next(door: &Door, workflow: i64, call: &Call<'_>) -> R
     } else {
         let params = call.params();
         let labels = split_labels(params.text("labels").unwrap_or_default());
-        let limit = params.get("limit")?.unwrap_or(LIMIT);
+        // torc answers a limit below 0 as one of 0.
+        let limit = params.get("limit")?.unwrap_or(LIMIT).max(0);
         claim(door, workflow, limit, &labels, ClaimOrder::Queue, None, params.get("wait_ms")?)?
     };
     hand_out(door, claim, false).await
@@ -40,7 +41,6 @@ pub(super) async fn claim_fitting(door: &Door, workflow: i64, limit: i64, call: 
     let resources: ComputeNodesResources = call.json()?;
     let order = fitting(&resources, params.flag("strict_scheduler_match")?)?;
     let labels = resources.labels.as_deref().unwrap_or_default();
-    // torc answers a limit below 0 as one of 0.
     hand_out(door, claim(door, workflow, limit.max(0), labels, order, None, params.get("wait_ms")?)?, true).await
 }
 
@@ -283,13 +283,16 @@ fn write_outcomes(door: &Door, out: &mut Vec<u8>, outcomes: &[(JobId, Result<(),
 }
 
 pub(super) fn parse_status(word: &str) -> Result<JobStatus, Fault> {
-    word.parse().map_err(|_| Fault::bad_request(format!("Invalid URL: Cannot parse `{word}` to a job status")))
+    word.parse().map_err(|_| Fault::bad_request(format!("Invalid URL: {}", rows::unknown_status(word))))
 }
 
 /// torc's checks of a result against what is reported. Its workflow is checked here for a batch;
 /// otherwise it is where the report goes, so the engine checks it.
 fn check_result(entry: &JobCompletionEntry, workflow: Option<i64>) -> Result<(), String> {
     let JobCompletionEntry { job_id, status, run_id, result, grant: _ } = entry;
+    if !status.is_terminal() {
+        return Err(format!("Status '{status}' is not a terminal status for job completion"));
+    }
     if result.job_id != *job_id {
         return Err(format!("ResultModel job_id={} does not match target job_id={job_id}", result.job_id));
     }

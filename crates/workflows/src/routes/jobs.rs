@@ -90,8 +90,9 @@ fn write_created(out: &mut Vec<u8>, id: JobId, job: &NewJob) {
 async fn create_jobs(door: &Door, workflow: i64, models: Vec<JobModel>) -> Result<(i64, Vec<NewJob>), Fault> {
     let ties = Ties::of(&models);
     let look = move |reader: &mut dyn Reader| {
+        let inherited = inherited(reader, workflow)?;
         ties.check(reader, workflow)?;
-        inherited(reader, workflow)
+        Ok(inherited)
     };
     let (env, default_requirement) = door.look(look).await?;
     let jobs: Vec<NewJob> = http::aside(models.len() > JOBS_MANY, || {
@@ -116,10 +117,11 @@ async fn create_jobs(door: &Door, workflow: i64, models: Vec<JobModel>) -> Resul
     }
 }
 
-/// Files and user data that new jobs name.
+/// Files, user data and failure handlers that new jobs name.
 struct Ties {
     files: BTreeSet<i64>,
     user_data: BTreeSet<i64>,
+    handlers: BTreeSet<i64>,
 }
 
 /// So few rows are looked up one by one; of more, all that the workflow has are read.
@@ -132,13 +134,17 @@ impl Ties {
         Ties {
             files: files.flatten().flatten().copied().collect(),
             user_data: user_data.flatten().flatten().copied().collect(),
+            handlers: models.iter().filter_map(|job| job.failure_handler_id).collect(),
         }
     }
 
     /// They are the workflow's.
     fn check(&self, reader: &mut dyn Reader, workflow: i64) -> Result<(), Unseen> {
-        for (table, noun, ids) in [(Table::File, "File", &self.files), (Table::UserData, "User data", &self.user_data)]
-        {
+        for (table, noun, ids) in [
+            (Table::File, "File", &self.files),
+            (Table::UserData, "User data", &self.user_data),
+            (Table::Handler, "Failure handler", &self.handlers),
+        ] {
             let mut known = BTreeSet::new();
             if ids.len() > TIES_FEW {
                 each_row(reader, table, workflow, |row| {
@@ -252,8 +258,9 @@ pub(super) async fn list(door: &Door, call: &Call<'_>) -> Reply {
 
 fn job_query(workflow: i64, params: &Params, part: Part) -> Result<JobQuery, Fault> {
     let status = params.text("status").map(|word| {
-        let bad =
-            |_| Fault::bad_request(format!("Failed to deserialize query string: status: unknown variant `{word}`"));
+        let bad = |_| {
+            Fault::bad_request(format!("Failed to deserialize query string: status: {}", rows::unknown_status(word)))
+        };
         word.parse::<JobStatus>().map_err(bad)
     });
     Ok(JobQuery {

@@ -62,11 +62,14 @@ where
     response
 }
 
-/// The segments of a path after the base.
+/// The segments of a path after the base; none of a path is empty.
 fn split<'a, 's>(path: &'a str, segments: &'s mut [&'a str; SEGMENTS_MAX]) -> Option<&'s [&'a str]> {
     let rest = path.strip_prefix(BASE_PATH)?.strip_prefix('/')?;
     let mut count = 0;
     for segment in rest.split('/') {
+        if segment.is_empty() {
+            return None;
+        }
         *segments.get_mut(count)? = segment;
         count += 1;
     }

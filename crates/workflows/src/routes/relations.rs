@@ -6,7 +6,7 @@ use forebay_domain::catalog::{Row, Table};
 use forebay_domain::command::Scope;
 use forebay_domain::ids::{JobId, WorkflowId};
 use forebay_domain::job::RelationKind;
-use forebay_domain::port::{JobQuery, Read, Reader, Rows};
+use forebay_domain::port::{Dependency, JobQuery, Read, Reader, Rows, StoreError};
 use forebay_domain::state::JobState;
 use forebay_wire::{
     JobDependencyModel, JobFileRelationshipModel, JobUserDataRelationshipModel, ListJobIdsResponse,
@@ -44,7 +44,11 @@ pub(super) async fn dependencies(door: &Door, workflow: i64, call: &Call<'_>) ->
     let part = Part::of(&call.params())?;
     door.look(move |reader| {
         exists(reader, workflow)?;
-        let (edges, total) = reader.dependencies(WorkflowId(workflow), part.by_id())?;
+        let (edges, total) = if part.reverse {
+            from_the_end(reader, WorkflowId(workflow), part)?
+        } else {
+            reader.dependencies(WorkflowId(workflow), part.by_id())?
+        };
         let mut envelope = Envelope::new();
         for edge in edges {
             let model = JobDependencyModel {
@@ -59,6 +63,20 @@ pub(super) async fn dependencies(door: &Door, workflow: i64, call: &Call<'_>) ->
         Ok(envelope.close(part, total))
     })
     .await
+}
+
+/// The store has dependencies in one direction: the same part, counted from their end.
+fn from_the_end(
+    reader: &mut dyn Reader,
+    workflow: WorkflowId,
+    part: Part,
+) -> Result<(Vec<Dependency>, u64), StoreError> {
+    let (_, total) = reader.dependencies(workflow, Part { offset: 0, limit: 0, ..part }.by_id())?;
+    let end = total.saturating_sub(part.offset);
+    let offset = end.saturating_sub(part.limit);
+    let (mut edges, _) = reader.dependencies(workflow, Part { offset, limit: end - offset, ..part }.by_id())?;
+    edges.reverse();
+    Ok((edges, total))
 }
 
 pub(super) async fn of_files(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {

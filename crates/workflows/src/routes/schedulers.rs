@@ -34,6 +34,7 @@ pub(super) async fn update_local(door: &Door, id: i64, call: &Call<'_>) -> Reply
 
 pub(super) async fn create_slurm(door: &Door, call: &Call<'_>) -> Reply {
     let mut scheduler: SlurmSchedulerModel = call.json()?;
+    scheduler.serialize_allocations.get_or_insert(false);
     let workflow = scheduler.workflow_id;
     scheduler.id = Some(insert(door, Table::SlurmScheduler, workflow, std::slice::from_ref(&scheduler)).await?);
     Ok(http::ok_json(&scheduler))

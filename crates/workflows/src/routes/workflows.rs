@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_domain::batch::WorkflowRow;
-use forebay_domain::catalog::{Row, Statement, StatementOutcome, Table};
+use forebay_domain::catalog::{Match, Row, Statement, StatementOutcome, Table, Value};
 use forebay_domain::command::{Answer, Command, NewWorkflow, Scope};
 use forebay_domain::ids::WorkflowId;
 use forebay_domain::port::Reader;
@@ -15,7 +15,6 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value as Json, json};
 
-use crate::Door;
 use crate::events::{Severity, stream};
 use crate::fault::Fault;
 use crate::http::{self, Body, Call, Reply};
@@ -27,6 +26,7 @@ use crate::routes::requirements::{DEFAULT, needs_of};
 use crate::routes::{actions, changed, unexpected};
 use crate::rows::{self, write_int};
 use crate::tasks::{self, Begun};
+use crate::{Door, Unseen};
 
 /// Fields of torc's update; all others of the model are fixed at the creation or change otherwise.
 const UPDATED: [&str; 14] = [
@@ -234,11 +234,27 @@ pub(super) async fn archive(door: &Door, id: i64, call: &Call<'_>) -> Reply {
 
 pub(super) async fn reset_status(door: &Door, id: i64, call: &Call<'_>) -> Reply {
     let force = call.params().flag("force")?;
+    if !force {
+        door.look(move |reader| no_node_is_awaited(reader, id)).await?;
+    }
     let said = user_action(door, call, id, "reset_workflow_status", json!({"workflow_id": id, "force": force}))?;
     match door.engine().call(with(vec![said], Command::NewRun { workflow: WorkflowId(id), force })).await? {
         Answer::Count(_) => get(door, id).await,
         other => unexpected(&other),
     }
+}
+
+/// No scheduler was asked for a node of the workflow that may still come.
+fn no_node_is_awaited(reader: &mut dyn Reader, workflow: i64) -> Result<(), Unseen> {
+    let place = Table::ScheduledNode.column("status").expect("scheduled nodes have a status");
+    for status in ["pending", "active"] {
+        let is_such = (place, Match::Equal(Value::Text(status.into())));
+        if !list::such_rows(reader, Table::ScheduledNode, workflow, is_such)?.is_empty() {
+            let text = "Cannot reset workflow status: scheduled compute nodes are currently pending or active";
+            return Err(Fault::unprocessable(text).into());
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn reset_job_status(door: &Door, id: i64, call: &Call<'_>) -> Reply {

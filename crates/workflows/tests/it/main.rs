@@ -1,6 +1,7 @@
 //! The door over real HTTP: a server on the loopback interface, the engine, a database.
 
 mod actions;
+mod as_torc;
 mod claims;
 mod diamond;
 mod events;
