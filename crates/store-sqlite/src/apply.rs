@@ -330,7 +330,7 @@ fn over(db: &Connection, jobs: &[JobId]) -> rusqlite::Result<Vec<Name>> {
     let (mut name, mut job) = (sql::OVER_NAME.on(db)?, sql::DELETE_OVER.on(db)?);
     let mut detail = sql::DELETE_OVER_DETAIL.on(db)?;
     for JobId(id) in jobs {
-        let named = name.query_row([id], |row| Ok((row.get(0)?, row.get_ref(1)?.as_str()?.into(), *id)));
+        let named = name.query_row([id], |row| Ok(Name::new(row.get(0)?, row.get_ref(1)?.as_str()?, *id)));
         names.extend(named.optional()?);
         job.execute([id])?;
         detail.execute([id])?;

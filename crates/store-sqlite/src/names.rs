@@ -9,8 +9,24 @@ use rusqlite::Connection;
 use crate::encode::unreadable;
 use crate::sql;
 
-/// As it stands in `job_name`: the workflow, the name and the job.
-pub(crate) type Name = (i64, Box<str>, i64);
+/// A name as it stands in `job_name`, and in its order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name {
+    workflow: i64,
+    /// Of the name. Mostly it decides, and the rest need not be looked for elsewhere in memory.
+    first_bytes: [u8; 8],
+    name: Box<str>,
+    job: i64,
+}
+
+impl Name {
+    pub fn new(workflow: i64, name: &str, job: i64) -> Name {
+        let mut first_bytes = [0; 8];
+        let known = name.len().min(first_bytes.len());
+        first_bytes[..known].copy_from_slice(&name.as_bytes()[..known]);
+        Name { workflow, first_bytes, name: name.into(), job }
+    }
+}
 
 /// With each commit so many go, and two for each that comes.
 const GOING: usize = 16;
@@ -44,9 +60,9 @@ impl GoneNames {
         let mut rows = sql::GONE_NAMES.on(db)?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
-            let names: Vec<Name> =
+            let names: Vec<(i64, String, i64)> =
                 serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(|_| unreadable(0, "not a list of names"))?;
-            gathered.extend(names);
+            gathered.extend(names.iter().map(|(workflow, name, job)| Name::new(*workflow, name, *job)));
         }
         Ok(GoneNames { gathered_max, gathered, ..GoneNames::default() })
     }
@@ -56,11 +72,11 @@ impl GoneNames {
         if self.gathered.is_empty() && self.going.is_empty() {
             return Ok(());
         }
-        let first = (workflow, Box::from(name), i64::MIN);
+        let first = Name::new(workflow, name, i64::MIN);
         for gone in [&self.gathered, &self.going] {
-            let same = gone.range(&first..).take_while(|gone| gone.0 == workflow && *gone.1 == *name);
+            let same = gone.range(&first..).take_while(|gone| gone.workflow == workflow && *gone.name == *name);
             for gone in same {
-                sql::DELETE_NAME.on(db)?.execute((gone.0, &gone.1, gone.2))?;
+                sql::DELETE_NAME.on(db)?.execute((gone.workflow, &gone.name, gone.job))?;
                 change.cleared.push(gone.clone());
             }
         }
@@ -70,14 +86,15 @@ impl GoneNames {
     /// The names of the jobs that this batch ended stay, and some earlier ones go.
     pub fn pass(&self, db: &Connection, change: &mut NamesChange, lsn: i64, came: Vec<Name>) -> rusqlite::Result<()> {
         if !came.is_empty() {
-            let names = serde_json::to_string(&came).expect("numbers and texts can be written as JSON");
+            let names: Vec<(i64, &str, i64)> = came.iter().map(|one| (one.workflow, &*one.name, one.job)).collect();
+            let names = serde_json::to_string(&names).expect("numbers and texts can be written as JSON");
             sql::NEW_GONE_NAMES.on(db)?.execute((lsn, names))?;
         }
         change.went = self.going.len().min(GOING + 2 * came.len());
         change.came = came;
         if change.went > 0 {
             let mut delete = sql::DELETE_NAME.on(db)?;
-            for (workflow, name, job) in self.going.iter().take(change.went) {
+            for Name { workflow, name, job, .. } in self.going.iter().take(change.went) {
                 delete.execute((workflow, name, job))?;
             }
             if change.went == self.going.len() {

@@ -65,7 +65,7 @@ fn faults(path: &Path) -> Vec<String> {
     faults.filter(|fault| fault.contains("name")).collect()
 }
 
-const FIVE: [(i64, &str); 5] = [(1, "d"), (2, "b"), (3, "c"), (4, "a"), (5, "e")];
+const FIVE: [(i64, &str); 5] = [(1, "d"), (2, "b\"\n"), (3, "c of a name"), (4, "a"), (5, "e")];
 
 #[test]
 fn the_name_of_a_task_that_is_over_leads_nowhere_and_goes_with_others() {
@@ -75,7 +75,7 @@ fn the_name_of_a_task_that_is_over_leads_nowhere_and_goes_with_others() {
     store.commit(&tasks(2, &FIVE)).unwrap();
     assert_eq!(named(&store, "d"), Some(1));
     store.commit(&over(3, [1])).unwrap();
-    assert_eq!((named(&store, "d"), named(&store, "b")), (None, Some(2)));
+    assert_eq!((named(&store, "d"), named(&store, "b\"\n")), (None, Some(2)));
     store.commit(&over(4, [2, 3])).unwrap();
     store.commit(&over(5, [4])).unwrap();
     let (names, batches) = stored(&path);
@@ -111,7 +111,7 @@ fn names_that_an_earlier_process_left_go_too() {
     store.commit(&over(3, [1, 2, 3])).unwrap();
     drop(store);
     let mut store = open(&path);
-    assert_eq!((named(&store, "b"), named(&store, "a")), (None, Some(4)));
+    assert_eq!((named(&store, "b\"\n"), named(&store, "a")), (None, Some(4)));
     store.commit(&over(4, [4])).unwrap();
     store.commit(&over(5, [])).unwrap();
     assert_eq!(stored(&path), (vec![("e".to_owned(), 5)], 0));
@@ -143,7 +143,10 @@ fn names_of_tasks_that_are_over_are_not_there_in_an_earlier_version() {
     drop(store);
     SqliteStore::migrate(&path, 10).unwrap();
     SqliteStore::migrate(&path, SCHEMA_VERSION).unwrap();
-    assert_eq!(stored(&path), ([("a", 4), ("c", 3), ("e", 5)].map(|(name, id)| (name.to_owned(), id)).into(), 0));
+    assert_eq!(
+        stored(&path),
+        ([("a", 4), ("c of a name", 3), ("e", 5)].map(|(name, id)| (name.to_owned(), id)).into(), 0)
+    );
     let store = open(&path);
-    assert_eq!((named(&store, "c"), named(&store, "d")), (Some(3), None));
+    assert_eq!((named(&store, "c of a name"), named(&store, "d")), (Some(3), None));
 }
