@@ -1,5 +1,6 @@
 //! What taskbroker's workers ask, answered with its codes and texts: they read both.
 
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use forebay_domain::command::Again;
@@ -53,7 +54,7 @@ impl ConsumerService for Door {
         // Workers that are pushed to ask all the same.
         let next = next.filter(|wanted| self.is_pulled(wanted.application.as_deref()));
         let update = update(request)?;
-        let taken = in_time(self.report(&connection, &update, next)).await?;
+        let taken = in_time(pin!(self.report(&connection, &update, next))).await?;
         let task = taken.and_then(|taken| self.hand_out(&connection, taken));
         Ok(Response::new(SetTaskStatusResponse { task }))
     }
@@ -66,7 +67,7 @@ impl ConsumerService for Door {
         let updates = request.into_inner().updates;
         // All are looked at before one is taken.
         let updates = updates.into_iter().map(update).collect::<Result<Vec<Update>, Status>>()?;
-        in_time(self.report_all(&connection, &updates)).await?;
+        in_time(pin!(self.report_all(&connection, &updates))).await?;
         Ok(Response::new(SetBatchActivationStatusResponse {}))
     }
 }
@@ -87,7 +88,7 @@ fn update(request: SetTaskStatusRequest) -> Result<Update, Status> {
 const REPORT_MAX: Duration = Duration::from_secs(2);
 
 /// 26.5.0 says a result again only if the code is UNAVAILABLE: so it is for all that may work later.
-async fn in_time<T>(work: impl Future<Output = Result<T, Fault>>) -> Result<T, Status> {
+async fn in_time<T>(work: Pin<&mut impl Future<Output = Result<T, Fault>>>) -> Result<T, Status> {
     let done = tokio::time::timeout(REPORT_MAX, work).await;
     done.unwrap_or(Err(OVERLOADED)).map_err(Status::from)
 }

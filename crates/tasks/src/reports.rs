@@ -59,10 +59,9 @@ impl Door {
         update: &Update,
         next: Option<Wanted>,
     ) -> Result<Option<Taken>, Fault> {
-        let attempt = self.attempt(connection, &update.id).await?;
-        let Some(attempt) = attempt else {
+        let Some(attempt) = self.attempt(connection, &update.id).await? else {
             return match next {
-                Some(wanted) => Ok(self.take(&wanted).await?),
+                Some(wanted) => Ok(Box::pin(self.take(&wanted)).await?),
                 None => Ok(None),
             };
         };
@@ -74,7 +73,7 @@ impl Door {
         let taken = self.send(attempt.workflow, vec![completion(&attempt, update.end)], claim).await?;
         self.settled(connection, &update.id, &attempt);
         match next {
-            Some(wanted) if !same => Ok(self.take(&wanted).await?),
+            Some(wanted) if !same => Ok(Box::pin(self.take(&wanted)).await?),
             Some(_) | None => Ok(taken),
         }
     }
@@ -130,7 +129,8 @@ impl Door {
         if let Some(attempt) = self.pushed_to(connection, id) {
             return Ok(Some(attempt));
         }
-        let found = self.look_up(id).await?;
+        // It is rare, and as a part of each report it would be most of it.
+        let found = Box::pin(self.look_up(id)).await?;
         // An attempt of this id may have failed, and another one be there.
         let current = found.filter(|(view, failures)| view.row.tries.failures == *failures);
         Ok(current.map(|(view, _)| Attempt::of(&view.row)))
