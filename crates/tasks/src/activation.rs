@@ -1,6 +1,7 @@
 //! A task as it is on the wire: bytes that are kept as they came, fields that we do not know included.
 //! Only what an attempt changes is written anew: its id, and how many have failed before it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ::bytes::{Buf, BufMut, Bytes};
@@ -81,6 +82,15 @@ impl Activation {
 
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
+    }
+
+    /// What decides about it, if workers can read all of it.
+    ///
+    /// # Errors
+    /// If they cannot.
+    pub fn checked(&self) -> Result<Known, DecodeError> {
+        Others::decode(&self.0[..])?;
+        self.known()
     }
 
     /// What decides about it.
@@ -168,6 +178,15 @@ pub struct Known {
     pub application: Option<String>,
     #[prost(bytes = "vec", tag = "13")]
     pub parameters_bytes: Vec<u8>,
+}
+
+/// What workers read, and nobody here.
+#[derive(Clone, PartialEq, Message)]
+struct Others {
+    #[prost(string, tag = "4")]
+    parameters: String,
+    #[prost(btree_map = "string, string", tag = "5")]
+    headers: BTreeMap<String, String>,
 }
 
 /// A `google.protobuf.Timestamp`.

@@ -126,7 +126,7 @@ impl Door {
         for (place, mut task) in tasks.into_iter().enumerate() {
             let (depends_on, met_if_gone) = (std::mem::take(&mut task.depends_on), task.met_if_gone);
             let said =
-                task.activation.known().map_err(|error| Fault::Invalid(format!("it is no activation: {error}")))?;
+                task.activation.checked().map_err(|error| Fault::Invalid(format!("it is no activation: {error}")))?;
             let is_dropped = rules.drop_any() && self.is_dropped(&rules, &said);
             let (application, name, job) = arrival(task, said, now, self.options())?;
             // What waits for one that ends without success ends with it.

@@ -5,6 +5,8 @@ use forebay_engine::Error;
 use hyper::StatusCode;
 use tonic::Status;
 
+use crate::manage::word;
+
 /// A refusal, by what its receiver must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -40,7 +42,7 @@ impl From<Rejection> for Fault {
             NoSuchJob(_) | NoSuchWorkflow(_) => Fault::NotFound("there is no such task".to_owned()),
             NoSuchLane(_) => Fault::NotFound("there is no such namespace".to_owned()),
             AlreadyEnded { state, .. } | WrongState { state, .. } => {
-                Fault::Conflict(format!("the task is {}", state.name()))
+                Fault::Conflict(format!("the task is {}", word(state)))
             }
             AttemptMismatch { .. } | GrantMismatch { .. } | NoAttemptLeft { .. } => {
                 Fault::Conflict("it is another attempt now".to_owned())

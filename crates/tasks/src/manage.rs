@@ -99,6 +99,23 @@ impl State {
     }
 }
 
+/// How a task is that its job is in this state.
+pub(crate) fn word(state: JobState) -> &'static str {
+    match state {
+        JobState::Blocked => "waiting",
+        JobState::Ready => "pending",
+        JobState::Claimed | JobState::Running => "processing",
+        JobState::Scheduled => "delayed",
+        JobState::Failed => "dead_letter",
+        other @ (JobState::Draft
+        | JobState::Completed
+        | JobState::Canceled
+        | JobState::Terminated
+        | JobState::Disabled
+        | JobState::PendingFailed) => other.name(),
+    }
+}
+
 impl Door {
     pub(crate) async fn applications_shown(&self) -> Result<Vec<ApplicationView>, Fault> {
         let known = self.applications().all();
@@ -228,19 +245,7 @@ fn task_view(view: &JobView, application: &str) -> TaskView {
         application: application.to_owned(),
         namespace: known.namespace,
         task: known.taskname,
-        state: match row.state {
-            JobState::Blocked => "waiting",
-            JobState::Ready => "pending",
-            JobState::Claimed | JobState::Running => "processing",
-            JobState::Scheduled => "delayed",
-            JobState::Failed => "dead_letter",
-            other @ (JobState::Draft
-            | JobState::Completed
-            | JobState::Canceled
-            | JobState::Terminated
-            | JobState::Disabled
-            | JobState::PendingFailed) => other.name(),
-        },
+        state: word(row.state),
         priority: row.priority,
         failures: row.tries.failures,
         losses: row.tries.losses,

@@ -59,6 +59,8 @@ async fn a_dead_letter_that_is_sent_back_begins_anew() {
     assert_eq!(world.counts().await, [0, 0, 0, 1]);
     let again = world.post("/tasks/a/requeue", None).await;
     assert_eq!((&again["state"], &again["failures"], &again["id"]), (&json!("pending"), &json!(0), &json!("a")));
+    let twice = world.http(Method::POST, "/tasks/a/requeue", None).await;
+    assert_eq!(twice, (409, json!({"error": "the task is pending"})));
     assert_eq!(worker.take().await.as_deref(), Some("a"));
     worker.report("a", Complete).await;
     assert_eq!(world.counts().await, [0; 4]);
