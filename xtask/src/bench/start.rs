@@ -102,15 +102,18 @@ pub(super) fn multiply(path: &Path, jobs: u64, differs: impl Fn(&str) -> Option<
                 None => format!("t.{name}"),
             })
             .collect();
+        // What is read from the table that it goes to would all be kept aside first.
+        db.execute(&format!("CREATE TEMP TABLE one AS SELECT * FROM {table} WHERE {key} = ?1"), [first])?;
         db.execute(
             &format!(
                 "WITH RECURSIVE n(id) AS (SELECT ?1 + 1 UNION ALL SELECT id + 1 FROM n LIMIT ?2) \
-                 INSERT INTO {table} ({}) SELECT {} FROM n CROSS JOIN {table} t WHERE t.{key} = ?1",
+                 INSERT INTO {table} ({}) SELECT {} FROM n CROSS JOIN one t",
                 columns.join(", "),
                 values.join(", ")
             ),
             (first, jobs as i64 - 1),
         )?;
+        db.execute_batch("DROP TABLE one")?;
     }
     for (_, sql) in &indexes {
         db.execute_batch(sql)?;
