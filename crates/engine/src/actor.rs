@@ -91,6 +91,10 @@ struct InFlight {
 const DOZE: Duration = Duration::from_millis(1);
 const DOZE_MESSAGES: usize = 64;
 
+/// So many messages are applied in one turn at most: a few hundred microseconds, for which the writer may
+/// have nothing to do, and callers whose answers may leave get none.
+const TURN_MESSAGES: usize = 256;
+
 impl<S: Store + Send + 'static> Actor<S> {
     pub fn new(parts: Parts<S>, options: Options) -> Actor<S> {
         let cadence = Cadence::new(options.cadence());
@@ -220,11 +224,11 @@ impl<S: Store + Send + 'static> Actor<S> {
         self.parts.gauges.commit.add_time(took);
     }
 
-    /// Applies what is held, then messages: at most `batch_max`, and not many more changes. Calls for
-    /// which there is no room are held, and refused in the end.
+    /// Applies what is held, then messages: at most `batch_max` and `TURN_MESSAGES`, and not many more changes.
+    /// Calls for which there is no room are held, and refused in the end.
     fn apply(&mut self, now: Timestamp) {
         let backlog_before = self.parts.machine.backlog();
-        for _ in 0..self.batch_max {
+        for _ in 0..self.batch_max.min(TURN_MESSAGES) {
             let backlog = self.parts.machine.backlog();
             let has_room = backlog < self.backlog_max;
             if has_room && backlog >= backlog_before.saturating_add(self.batch_max) {
