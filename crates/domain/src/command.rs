@@ -169,7 +169,7 @@ pub struct Report {
     pub workflow: WorkflowId,
     pub completions: Vec<Completion>,
     /// Of the same workflow.
-    pub claim: Option<Claim>,
+    pub claim: Option<Box<Claim>>,
 }
 
 /// An outcome as reported, with its fence: what is absent is not checked.
@@ -206,7 +206,8 @@ pub enum Answer {
     Done,
     Created(i64),
     Count(i64),
-    Job(JobRow),
+    /// Apart: most answers are small, and answers are moved often.
+    Job(Box<JobRow>),
     Claimed(Claimed),
     Reported {
         outcomes: Vec<(JobId, Result<(), Rejection>)>,

@@ -282,7 +282,7 @@ impl Clients {
             let (run, node, grant, again) = (self.run(place, random), None, None, None);
             completions.push(Completion { job, run, attempt, node, grant, outcome, again });
         }
-        let claim = random.chance(1, 3).then(|| self.claim(workflow, now, plan, random));
+        let claim = random.chance(1, 3).then(|| Box::new(self.claim(workflow, now, plan, random)));
         let report = Report { workflow, completions, claim };
         self.reports.push_back(Report { claim: None, ..report.clone() });
         if self.reports.len() > 6 {
@@ -296,7 +296,7 @@ impl Clients {
             return self.report(place, now, plan, random);
         }
         let again = self.reports[random.below(self.reports.len())].clone();
-        let claim = random.chance(1, 4).then(|| self.claim(again.workflow, now, plan, random));
+        let claim = random.chance(1, 4).then(|| Box::new(self.claim(again.workflow, now, plan, random)));
         Command::Report(Report { claim, ..again })
     }
 

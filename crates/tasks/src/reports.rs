@@ -109,7 +109,7 @@ impl Door {
         completions: Vec<Completion>,
         claim: Option<Claim>,
     ) -> Result<Option<Taken>, Fault> {
-        let report = Report { workflow, completions, claim };
+        let report = Report { workflow, completions, claim: claim.map(Box::new) };
         let Answer::Reported { outcomes, claimed, .. } = self.engine().call(Command::Report(report)).await? else {
             unreachable!("a report is answered as one")
         };

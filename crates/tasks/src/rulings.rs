@@ -163,7 +163,7 @@ impl Door {
     async fn end(&self, workflow: WorkflowId, tasks: Vec<JobRow>, claim: Option<Claim>) -> Result<Vec<JobRow>, Error> {
         self.rulings().waiting.fetch_add(tasks.len() as u64, Relaxed);
         let completions = tasks.iter().map(|row| ended(&Attempt::of(row), JobState::Canceled, None));
-        let report = Report { workflow, completions: completions.collect(), claim };
+        let report = Report { workflow, completions: completions.collect(), claim: claim.map(Box::new) };
         let Answer::Reported { claimed, .. } = self.engine().call(Command::Report(report)).await? else {
             unreachable!("a report is answered as one")
         };

@@ -19,8 +19,10 @@ pub(super) struct WaitingClaim {
     pub claim: Claim,
     /// It came after those with a lower number.
     pub since: u64,
-    /// With their payloads, as far as these are in memory.
-    pub taken: Vec<(JobRow, Option<Payload>)>,
+    /// With their payloads, which are empty where they are missing.
+    pub taken: Vec<(JobRow, Payload)>,
+    /// Those of the taken whose payloads are not in memory.
+    pub missing: Vec<JobId>,
     /// Jobs that it took and that left its hands again while it was owed a page.
     pub lost: usize,
     packing: Option<Packing>,
@@ -75,8 +77,8 @@ impl Machine {
         };
         let any_scheduler = packing.is_none();
         self.clock += 1;
-        let (since, taken, lost) = (self.clock, Vec::new(), 0);
-        let mut waiting = WaitingClaim { ticket, claim, since, taken, lost, packing, any_scheduler, report };
+        let (since, taken, missing, lost) = (self.clock, Vec::new(), Vec::new(), 0);
+        let mut waiting = WaitingClaim { ticket, claim, since, taken, missing, lost, packing, any_scheduler, report };
         let progress = self.advance(now, &mut waiting);
         if progress != Progress::Done && self.waiters.len() >= self.limits.waiting_max {
             let max = self.limits.waiting_max as u64;
@@ -211,7 +213,14 @@ impl Machine {
             };
             self.transition(job, Event::Start, start).expect("it was just claimed");
         }
-        let payload = self.slots.take_payload(job);
+        let payload = self.slots.take_payload(job).unwrap_or_else(|| {
+            waiting.missing.push(job);
+            Payload::from([])
+        });
+        if waiting.taken.is_empty() {
+            // Most claims are of one job or a few, and an answer that waits shall not be larger than it must.
+            waiting.taken.reserve_exact(waiting.claim.limit.min(4) as usize);
+        }
         waiting.taken.push((*self.row(job), payload));
         self.tracer.note(Trace::Taken(waiting.ticket, job));
     }
@@ -222,20 +231,14 @@ impl Machine {
         let workflow = &self.workflows[&waiting.claim.workflow];
         let (canceled, complete, details) = (workflow.row.canceled, workflow.row.is_complete(), workflow.details);
         let (ticket, report) = (waiting.ticket, waiting.report.take());
-        let mut missing = Vec::new();
-        let none = |row: &JobRow| {
-            missing.push(row.id);
-            Payload::from([])
-        };
-        let jobs = with_payloads(waiting.taken, none);
-        let claimed = Claimed { jobs, canceled };
+        let claimed = Claimed { jobs: waiting.taken, canceled };
         let answer = match report {
             None => Answer::Claimed(claimed),
             Some(outcomes) => {
                 Answer::Reported { outcomes, claimed: Some(claimed), is_complete: complete, is_canceled: canceled }
             }
         };
-        self.hand_out(ticket, answer, missing, details);
+        self.hand_out(ticket, answer, waiting.missing, details);
     }
 
     /// Takes back jobs that were handed out as these rows say, if they still are.
@@ -311,16 +314,4 @@ pub(super) fn begin(row: &mut JobRow, now: Timestamp, grant: Grant) {
     if row.policy.is_some() {
         row.due_at = row.deadline(now);
     }
-}
-
-/// Puts something in the place of payloads that are not in memory.
-fn with_payloads(
-    taken: Vec<(JobRow, Option<Payload>)>,
-    mut none: impl FnMut(&JobRow) -> Payload,
-) -> Vec<(JobRow, Payload)> {
-    let filled = taken.into_iter().map(|(row, payload)| {
-        let payload = payload.unwrap_or_else(|| none(&row));
-        (row, payload)
-    });
-    filled.collect()
 }

@@ -25,6 +25,7 @@ mod trace;
 mod waiting;
 mod workflows;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
@@ -605,6 +606,12 @@ impl Machine {
 
     /// The row of a job, once it and its workflow are in memory.
     fn resident_job(&mut self, id: JobId) -> Result<JobRow, Stop> {
+        self.resident_workflow_of(id)?;
+        Ok(*self.row(id))
+    }
+
+    /// The workflow of a job, once both are in memory.
+    fn resident_workflow_of(&mut self, id: JobId) -> Result<WorkflowId, Stop> {
         let Some(slot) = self.slots.get(&id) else {
             return Err(if self.absent.contains(&id) {
                 Rejection::NoSuchJob(id).into()
@@ -612,9 +619,15 @@ impl Machine {
                 Stop::UnknownJobs(alloc::vec![id])
             });
         };
-        let row = slot.row;
-        let is_over = self.resident(row.workflow)?.row.is_over(&row);
-        if is_over { Err(Rejection::NoSuchJob(id).into()) } else { Ok(row) }
+        let workflow = slot.row.workflow;
+        self.resident(workflow)?;
+        let is_over = self.workflows[&workflow].row.is_over(self.row(id));
+        if is_over { Err(Rejection::NoSuchJob(id).into()) } else { Ok(workflow) }
+    }
+
+    /// A job as it is now.
+    fn job_answer(&self, id: JobId) -> Answer {
+        Answer::Job(Box::new(*self.row(id)))
     }
 
     /// Stops unless the dependents of the workflow's jobs are known.

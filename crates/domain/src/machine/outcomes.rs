@@ -15,13 +15,13 @@ use crate::state::{Event, JobState};
 
 impl Machine {
     pub(super) fn start(&mut self, now: Timestamp, job: JobId, run: i64, node: NodeId) -> Step {
-        let row = self.resident_job(job)?;
-        self.check_run(row.workflow, run)?;
+        let workflow = self.resident_workflow_of(job)?;
+        self.check_run(workflow, run)?;
         self.transition(job, Event::Start, |row| {
             row.node = Some(node);
             row.started_at = Some(now);
         })?;
-        Ok(Some(Answer::Job(*self.row(job))))
+        Ok(Some(self.job_answer(job)))
     }
 
     /// Accepts each outcome alone, then claims if asked to.
@@ -41,7 +41,7 @@ impl Machine {
         if let Some(claim) = &report.claim {
             self.needs_lease(now, claim.start_on.filter(|_| claim.leased))?;
         }
-        let completions = core::mem::take(&mut report.completions);
+        let mut completions = core::mem::take(&mut report.completions);
         // What one outcome sets free may push the job of another out of its window.
         let keep = completions.len() > 1;
         let row_of = |completion: &Completion| Some(self.slots.get(&completion.job)?.row);
@@ -50,7 +50,7 @@ impl Machine {
         // not left for later.
         let in_parts = !rows.iter().flatten().any(|row| row.state == JobState::Blocked);
         let mut outcomes = Vec::with_capacity(completions.len());
-        for (place, completion) in completions.iter().enumerate() {
+        for (place, completion) in completions.iter_mut().enumerate() {
             if let Some(row) = rows.get(place).copied().flatten() {
                 self.load_row(row);
             }
@@ -59,7 +59,7 @@ impl Machine {
         match report.claim.take() {
             Some(claim) => {
                 self.tracer.note(Trace::Reported(ticket));
-                self.begin_claim(now, ticket, claim, Some(outcomes))
+                self.begin_claim(now, ticket, *claim, Some(outcomes))
             }
             None => {
                 let row = &self.workflows[&report.workflow].row;
@@ -85,7 +85,7 @@ impl Machine {
         &mut self,
         now: Timestamp,
         workflow: WorkflowId,
-        completion: &Completion,
+        completion: &mut Completion,
         in_parts: bool,
     ) -> Result<(), Rejection> {
         let Completion { job, run, attempt, node, grant, outcome, again } = completion;
@@ -155,8 +155,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Keeps an outcome as a row of its own. Of endless workflows none is kept.
-    fn keep_outcome(&mut self, row: &JobRow, node: Option<NodeId>, outcome: &Outcome) -> Option<ResultId> {
+    /// Keeps an outcome as a row of its own, which takes its text. Of endless workflows none is kept.
+    fn keep_outcome(&mut self, row: &JobRow, node: Option<NodeId>, outcome: &mut Outcome) -> Option<ResultId> {
         let WorkflowRow { run, endless, .. } = self.workflows[&row.workflow].row;
         if endless {
             return None;
@@ -168,7 +168,7 @@ impl Machine {
 
     /// A job is canceled, and nobody reports that: it is an outcome all the same.
     pub(super) fn keep_cancellation(&mut self, now: Timestamp, row: &JobRow) -> Option<ResultId> {
-        self.keep_outcome(row, row.node, &Outcome::canceled(now, row.started_at))
+        self.keep_outcome(row, row.node, &mut Outcome::canceled(now, row.started_at))
     }
 
     /// Results that a client brings along: each is the latest of its job from now on.
@@ -202,6 +202,9 @@ impl Machine {
     /// A job has ended: what waited for it alone is free, or canceled if it failed; and so on from there.
     /// `in_parts`: if these are many, they may go on behind what is being done.
     pub(super) fn release(&mut self, now: Timestamp, workflow: WorkflowId, job: JobId, in_parts: bool) {
+        if self.workflows.get(&workflow).is_none_or(|owner| owner.graph.is_none()) {
+            return;
+        }
         let mut ended = alloc::vec![job];
         while let Some(job) = ended.pop() {
             let Some(owner) = self.workflows.get_mut(&workflow) else { return };
@@ -308,7 +311,7 @@ impl Machine {
         self.lanes_fit(row.workflow, 0)?;
         let due_at = (delay_ms > 0).then(|| now.after(delay_ms));
         let again = self.again(now, row, event, due_at)?;
-        Ok(Some(Answer::Job(again)))
+        Ok(Some(again))
     }
 
     /// A new attempt of a job, now or later.
@@ -318,7 +321,7 @@ impl Machine {
         row: JobRow,
         event: Event,
         due_at: Option<Timestamp>,
-    ) -> Result<JobRow, Rejection> {
+    ) -> Result<Answer, Rejection> {
         self.transition(row.id, event, |row| {
             row.attempt += 1;
             row.node = None;
@@ -333,7 +336,7 @@ impl Machine {
         if row.state.has_ended() {
             self.rearm(row.workflow, row.id, row.flags.has(JobFlags::BLAMED));
         }
-        Ok(*self.row(row.id))
+        Ok(self.job_answer(row.id))
     }
 
     /// A state set by hand.
@@ -342,7 +345,7 @@ impl Machine {
         self.needs_graph(row.workflow)?;
         self.check_run(row.workflow, run)?;
         if row.state == state {
-            return Ok(Some(Answer::Job(row)));
+            return Ok(Some(self.job_answer(job)));
         }
         let wrong = Rejection::WrongState { job, state: row.state };
         if !state.is_settled() {
@@ -355,7 +358,7 @@ impl Machine {
             JobState::Blocked => Event::Block,
             JobState::Ready if row.state.is_held() => Event::GiveBack,
             JobState::Ready if row.state.has_ended() || row.state == JobState::PendingFailed => {
-                return Ok(Some(Answer::Job(self.again(now, row, Event::Retry, None)?)));
+                return Ok(Some(self.again(now, row, Event::Retry, None)?));
             }
             JobState::Ready => Event::Free,
             JobState::Claimed => Event::Claim,
@@ -385,13 +388,12 @@ impl Machine {
         if event == Event::Claim {
             self.granted = grant;
         }
-        let changed = *self.row(job);
-        match (row.state.has_ended(), changed.state.has_ended()) {
+        match (row.state.has_ended(), self.row(job).state.has_ended()) {
             (false, true) => self.release(now, row.workflow, job, true),
             (true, false) => self.rearm(row.workflow, job, row.flags.has(JobFlags::BLAMED)),
             (false, false) | (true, true) => {}
         }
-        Ok(Some(Answer::Job(changed)))
+        Ok(Some(self.job_answer(job)))
     }
 
     fn check_run(&self, workflow: WorkflowId, given: i64) -> Result<(), Rejection> {
@@ -401,7 +403,7 @@ impl Machine {
 }
 
 /// In the order of the columns of `Table::Result`.
-fn result_row(id: ResultId, run: i64, row: &JobRow, node: Option<NodeId>, outcome: &Outcome) -> Row {
+fn result_row(id: ResultId, run: i64, row: &JobRow, node: Option<NodeId>, outcome: &mut Outcome) -> Row {
     let int = |value: Option<i64>| value.map_or(Value::Null, Value::Int);
     let real = |value: Option<f64>| value.map_or(Value::Null, Value::Real);
     [
@@ -413,7 +415,7 @@ fn result_row(id: ResultId, run: i64, row: &JobRow, node: Option<NodeId>, outcom
         Value::Int(node.map_or(0, |node| node.0)),
         Value::Int(outcome.return_code),
         Value::Real(outcome.exec_time_minutes),
-        Value::Text(outcome.completion_time.clone()),
+        Value::Text(core::mem::take(&mut outcome.completion_time)),
         Value::Int(outcome.state.number()),
         int(outcome.peak_memory_bytes),
         int(outcome.avg_memory_bytes),

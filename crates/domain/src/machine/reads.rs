@@ -336,10 +336,16 @@ impl Machine {
                     }
                     continue;
                 }
-                Some(slot) => slot.windowed = true,
-                None => self.slots.insert(Slot::read(row, lsn)).windowed = true,
+                Some(slot) => {
+                    slot.windowed = true;
+                    self.slots.keep_payload(row.id, payload, bytes_max);
+                }
+                None => {
+                    let mut slot = Slot::read(row, lsn);
+                    slot.windowed = true;
+                    self.slots.insert_with_payload(slot, payload, bytes_max);
+                }
             }
-            self.slots.keep_payload(row.id, payload, bytes_max);
             keys.push(row.key());
         }
         let lane = self.lanes.get_mut(&id).expect("looked up above");

@@ -102,6 +102,14 @@ impl Slots {
         payload
     }
 
+    /// Of a job that is not in memory, with its payload if there is room for it. Apart from the two: a slot
+    /// is looked for again only once it was written, which takes as long as all else.
+    pub fn insert_with_payload(&mut self, mut slot: Slot, payload: Option<Payload>, bytes_max: usize) {
+        slot.payload = payload.filter(|payload| self.bytes + payload.len() <= bytes_max);
+        self.bytes += slot.bytes();
+        self.insert(slot);
+    }
+
     /// Keeps the payload of a job that is in memory, if there is room for it.
     pub fn keep_payload(&mut self, id: JobId, payload: Option<Payload>, bytes_max: usize) {
         let Some(slot) = self.of.get_mut(&id) else { return };

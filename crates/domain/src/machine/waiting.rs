@@ -85,6 +85,7 @@ impl Waiting {
         for claim in self.starved.values_mut().flatten() {
             let took = claim.taken.len();
             claim.taken.retain(|(row, _)| row.id != job);
+            claim.missing.retain(|missing| *missing != job);
             claim.lost += took - claim.taken.len();
             self.taken -= took - claim.taken.len();
         }

@@ -335,7 +335,7 @@ impl Oracle {
                 }
                 return Ok(None);
             }
-            Command::Start { job, run, node } => Answer::Job(self.start(now, *job, *run, *node)?),
+            Command::Start { job, run, node } => Answer::Job(self.start(now, *job, *run, *node)?.into()),
             Command::Report(report) => {
                 if let Some(claim) = &report.claim {
                     if !self.claims.contains_key(&ticket) && !self.was_finished(ticket) {
@@ -356,9 +356,9 @@ impl Oracle {
             }
             Command::PutBack { workflow, attempts } => self.each_held(*workflow, attempts, Oracle::put_back)?,
             Command::Retry { job, run, attempts_max, delay_ms } => {
-                Answer::Job(self.retry(now, *job, *run, *attempts_max, *delay_ms)?)
+                Answer::Job(self.retry(now, *job, *run, *attempts_max, *delay_ms)?.into())
             }
-            Command::SetState { job, run, state } => Answer::Job(self.set_state(now, *job, *run, *state)?),
+            Command::SetState { job, run, state } => Answer::Job(self.set_state(now, *job, *run, *state)?.into()),
             Command::Heartbeat { workflow, node, lease_ms, begin } => {
                 self.heartbeat(now, *workflow, *node, *lease_ms, *begin)?;
                 Answer::Done

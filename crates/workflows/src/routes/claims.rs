@@ -190,7 +190,7 @@ pub(super) async fn batch_complete(door: &Door, workflow: i64, call: &Call<'_>) 
 pub(super) async fn report_and_claim(door: &Door, workflow: i64, call: &Call<'_>) -> Reply {
     let request: ReportAndClaimRequest = call.json()?;
     let mut errors = Vec::new();
-    let claim = request.claim.map(|request| claim_of(door, workflow, request)).transpose()?;
+    let claim = request.claim.map(|request| claim_of(door, workflow, request).map(Box::new)).transpose()?;
     let report = report(workflow, request.completions, claim, &mut errors);
     let answer = door.engine().call_for_delivery(Command::Report(report)).await?;
     let Answer::Reported { outcomes, claimed, is_complete, is_canceled } = &*answer else {
@@ -237,7 +237,7 @@ fn claim_of(door: &Door, workflow: i64, request: ClaimRequest) -> Result<Claim, 
 type Errors = Vec<(i64, String)>;
 
 /// What the engine is to be told; reports that contradict themselves are errors already.
-fn report(workflow: i64, entries: Vec<JobCompletionEntry>, claim: Option<Claim>, errors: &mut Errors) -> Report {
+fn report(workflow: i64, entries: Vec<JobCompletionEntry>, claim: Option<Box<Claim>>, errors: &mut Errors) -> Report {
     let mut completions = Vec::with_capacity(entries.len());
     for entry in entries {
         match check_result(&entry, Some(workflow)) {

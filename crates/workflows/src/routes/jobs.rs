@@ -479,7 +479,7 @@ pub(super) async fn manage_status_change(door: &Door, id: i64, status: &str, run
 async fn set_state(door: &Door, job: JobId, run: i64, status: JobStatus) -> Result<JobRow, Fault> {
     let command = Command::SetState { job, run, state: state_of(status) };
     match door.engine().call(command).await.map_err(|error| Doing::SetState(status).fault(error))? {
-        Answer::Job(row) => Ok(row),
+        Answer::Job(row) => Ok(*row),
         other => unexpected(&other),
     }
 }
