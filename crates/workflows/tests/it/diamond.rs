@@ -167,10 +167,9 @@ async fn a_job_that_another_ones_failure_canceled_has_a_result_until_it_waits_ag
     world.stop().await;
 }
 
-#[tokio::test]
-async fn a_reset_of_many_layers_costs_what_it_touches() {
-    // By path there are four to the eleventh ways through it: torc-server goes them all.
-    let world = World::start().await;
+/// Fails the first of eleven layers of four jobs, resets what failed, and says how many rows that changed in
+/// how many commits. By path there are four to the eleventh ways through it: torc-server goes them all.
+async fn reset_of_many_layers(world: &World, untouched: usize) -> (u64, u64) {
     let w = world.workflow().await;
     let mut layer: Vec<i64> = Vec::new();
     let mut first = Vec::new();
@@ -181,16 +180,31 @@ async fn a_reset_of_many_layers_costs_what_it_touches() {
             first.clone_from(&layer);
         }
     }
+    if untouched > 0 {
+        world.jobs(w, (0..untouched).map(|n| json!({"name": format!("other{n}")})).collect()).await;
+    }
     world.run(w).await;
     let node = world.node(w).await;
     world.claim(w, 4).await;
     for job in first {
         world.post(&format!("/jobs/{job}/complete_job/failed/1"), result(w, job, node, "failed")).await;
     }
-    let begin = std::time::Instant::now();
+    let (before, begin) = (world.engine.counters(), std::time::Instant::now());
     let reset = world.post(&format!("/workflows/{w}/reset_job_status?failed_only=true"), json!({})).await;
     assert_eq!(reset["updated_count"], 44);
     assert!(begin.elapsed().as_secs() < 5, "it took {:?}", begin.elapsed());
+    let after = world.engine.counters();
+    (after.changes - before.changes, after.batches - before.batches)
+}
+
+#[tokio::test]
+async fn a_reset_of_many_layers_costs_what_it_touches() {
+    let world = World::start().await;
+    let alone = reset_of_many_layers(&world, 0).await;
+    // The jobs, and what is told of the workflow and of who did it.
+    assert!((44..=50).contains(&alone.0) && alone.1 <= 2, "{alone:?}");
+    let beside = reset_of_many_layers(&world, 1_500).await;
+    assert!(beside.0 <= alone.0 + 2 && beside.1 <= 2, "{beside:?}, {alone:?} without jobs beside it");
     world.stop().await;
 }
 
