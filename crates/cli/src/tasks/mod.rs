@@ -5,6 +5,7 @@ mod args;
 use std::io::{self, Write};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use forebay_worker::{CallError, Client};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -100,14 +101,22 @@ pub async fn tasks(args: &TasksArgs) -> anyhow::Result<Exit> {
         }
         TasksCommand::Status { id, json } => status(&client, id, *json).await?,
         TasksCommand::Cancel { ids } => {
+            let mut refused = Refused::default();
             for id in ids {
-                let _canceled: Value = client.post_empty(&format!("/tasks/{}/cancel", segment(id))).await?;
+                let canceled: Result<Value, CallError> =
+                    client.post_empty(&format!("/tasks/{}/cancel", segment(id))).await;
+                refused.note(id, canceled)?;
             }
+            refused.result()?;
         }
         TasksCommand::Requeue { ids } => {
+            let mut refused = Refused::default();
             for id in ids {
-                say(&requeue(&client, id).await?.id)?;
+                if let Some(task) = refused.note(id, requeue(&client, id).await)? {
+                    say(&task.id)?;
+                }
             }
+            refused.result()?;
         }
         TasksCommand::Namespaces { application, json } => namespaces(&client, application, *json).await?,
         TasksCommand::Pause { application, namespace } => {
@@ -284,6 +293,34 @@ async fn send_back(client: &Client, application: &str, namespace: Option<&str>) 
 
 fn say(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
+}
+
+/// Of several tasks, those to which something was not done; the others do not wait for that.
+#[derive(Default)]
+struct Refused<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Refused<'a> {
+    /// What became of one. An error is one for all of them.
+    fn note<T>(&mut self, id: &'a str, done: Result<T, CallError>) -> Result<Option<T>, CallError> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(CallError::Refused { status: 404 | 409, message }) => {
+                self.0.push((id, message));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn result(self) -> anyhow::Result<()> {
+        match &self.0[..] {
+            [] => Ok(()),
+            refused => {
+                let lines: Vec<String> = refused.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+                Err(anyhow!(lines.join("\n")))
+            }
+        }
+    }
 }
 
 /// A text as a part of a path or a query.

@@ -58,8 +58,12 @@ fn a_task_waits_for_others_as_the_command_line_says() {
     assert!(refused.err.contains("there is no task \"nobody\" to wait for"), "{refused:?}");
     let refused = enqueue(&["--met-if-gone"]).exits(2);
     assert!(refused.err.contains("--depends-on"), "{refused:?}");
+    // What cannot be done to one is done to the others.
+    for (verb, why) in [("requeue", "a: the task is pending"), ("cancel", "nobody: there is no task \"nobody\"")] {
+        let told = tasks(&[verb, "nobody", "a"]).exits(1);
+        assert!(told.err.contains(why), "{told:?}");
+    }
     // What waits for one that ends without success ends with it.
-    tasks(&["cancel", "a"]).exits(0);
     until("what waited has ended", || tasks(&["status", "c"]).code == 1);
     until("and so on", || state("d") == "dead_letter");
 }
