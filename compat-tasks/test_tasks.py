@@ -97,6 +97,26 @@ def test_an_idle_worker_takes_a_task_at_once(server, shop, workers, done):
     is_at_once(taken)
 
 
+def test_a_worker_without_work_and_its_broker_end_soon_after_a_signal(server, shop, workers, done):
+    worker = workers.start()
+    shop.send.delay("warm")
+    until("the worker is there", lambda: done("send", "warm"))
+    until("it has said so", server.is_idle)
+    # Long enough that a worker that pulls has asked for the next one; its call is held for 2 s.
+    time.sleep(1)
+    begun = time.monotonic()
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    assert time.monotonic() - begun < 2 + 4
+    workers.start()
+    shop.send.delay("again")
+    until("another worker is there", lambda: done("send", "again"))
+    time.sleep(1)
+    begun = time.monotonic()
+    assert server.end() == 0
+    assert time.monotonic() - begun < 2
+
+
 def test_a_task_waits_for_another_one_as_its_producer_says(server, shop, workers, done):
     first = shop.slow.create_activation(args=[1, 0.5], kwargs={})
     second = shop.send.create_activation(args=[2], kwargs={})
