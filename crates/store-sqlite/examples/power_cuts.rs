@@ -1,4 +1,4 @@
-//! Many power cuts, in both modes.
+//! Many power cuts, and disks that fail, in both modes.
 //!
 //!     cargo run --profile sim -p forebay-store-sqlite --example power_cuts -- [--cuts N] [--seed N]
 
@@ -8,7 +8,9 @@ mod power_cuts;
 use std::process::ExitCode;
 
 use forebay_store_sqlite::Durability;
-use power_cuts::{Found, Modes, cut_power};
+use power_cuts::faults::fail_each;
+use power_cuts::{Call, Found, Modes, cut_power};
+use rusqlite::ffi;
 
 /// Cuts of one history, and what each client does in it.
 const CUTS: usize = 100;
@@ -44,6 +46,24 @@ fn main() -> ExitCode {
             all.faults.len()
         );
         faults += all.faults.len();
+        for (of, code, every) in [
+            (Call::Sync, ffi::SQLITE_IOERR_FSYNC, 1),
+            (Call::Write, ffi::SQLITE_IOERR_WRITE, 7),
+            (Call::Write, ffi::SQLITE_FULL, 7),
+        ] {
+            let runs = fail_each(mode, of, code, every);
+            let wrong: Vec<&String> = runs.iter().flat_map(|run| &run.faults).collect();
+            for fault in wrong.iter().take(20) {
+                println!("{fault}");
+            }
+            let stopped = runs.iter().filter(|run| run.broken.is_some()).count();
+            println!(
+                "failing disks, {mode:?}: {of:?} {} times, {stopped} stopped by it, {} faults",
+                runs.len(),
+                wrong.len()
+            );
+            faults += wrong.len();
+        }
     }
     if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -62,15 +62,34 @@ impl OpenError {
 /// A failed commit may be on disk all the same; that is `Busy` too, since the lsn tells at the next
 /// try.
 pub(crate) fn sorted(error: rusqlite::Error) -> StoreError {
-    if may_pass(&error) { StoreError::Busy(Box::new(error)) } else { StoreError::Broken(Box::new(error)) }
+    if may_pass(&error) { StoreError::Busy(Box::new(error)) } else { broken(error) }
+}
+
+/// An error after which nothing more is tried.
+pub(crate) fn broken(error: rusqlite::Error) -> StoreError {
+    if is_failed_sync(&error) {
+        StoreError::Broken(Box::new(SyncFailed(error)))
+    } else {
+        StoreError::Broken(Box::new(error))
+    }
+}
+
+/// The disk does not say what became of what it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("a sync to the disk failed ({0}): see to the disk, then start again")]
+pub(crate) struct SyncFailed<E: std::error::Error + 'static>(#[source] pub E);
+
+fn is_failed_sync(error: &rusqlite::Error) -> bool {
+    error
+        .sqlite_error()
+        .is_some_and(|error| matches!(error.extended_code, ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
 }
 
 /// Whether the same again may work.
 pub(crate) fn may_pass(error: &rusqlite::Error) -> bool {
-    let Some(error) = error.sqlite_error() else { return false };
+    // What the disk did with what it was given is not known any more.
+    let Some(error) = error.sqlite_error().filter(|_| !is_failed_sync(error)) else { return false };
     match error.extended_code {
-        // What the disk did with what it was given is not known any more.
-        ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => false,
         // A wrong checksum, a file system that calls itself corrupt.
         ffi::SQLITE_IOERR_DATA | ffi::SQLITE_IOERR_CORRUPTFS => false,
         code => matches!(

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
 
 use crate::place::Place;
@@ -42,6 +43,8 @@ impl Folder {
     pub fn start(place: &Place, busy_timeout: Duration) -> rusqlite::Result<Folder> {
         let db = place.open_writer()?;
         db.busy_timeout(busy_timeout)?;
+        // The log ends with the writer's connection, if with any.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         // Only who has read something knows that there is a log.
         db.pragma_query(None, "schema_version", |_| Ok(()))?;
         let shared = Arc::new(Shared { state: Mutex::new(State::Idle), changed: Condvar::new() });

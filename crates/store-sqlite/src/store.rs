@@ -1,6 +1,7 @@
 //! The write side.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,11 +11,12 @@ use forebay_domain::batch::{Batch, Outcomes, Sequence};
 use forebay_domain::catalog::{Statement, StatementOutcome, TABLES};
 use forebay_domain::ids::{Epoch, Lsn, WorkflowId};
 use forebay_domain::port::{Recovered, Store, StoreError};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
 
 use crate::apply;
 use crate::encode;
-use crate::error::{OpenError, may_pass, sorted};
+use crate::error::{OpenError, SyncFailed, broken, may_pass, sorted};
 use crate::fold::Folder;
 use crate::names::GoneNames;
 use crate::place::{Place, WriterLock};
@@ -104,7 +106,8 @@ impl SqliteStore {
         let place = Place::new(path)?;
         let _lock = WriterLock::take(&place)?;
         let (mut db, version) = open(&place)?;
-        schema::migrate(&mut db, version, to).map_err(|source| OpenError::sqlite(place.path(), source))
+        let migrated = schema::migrate(&mut db, version, to).and_then(|()| keep_log(&db, false));
+        migrated.map_err(|source| OpenError::sqlite(place.path(), source))
     }
 
     /// A reader of what this store commits.
@@ -136,7 +139,7 @@ impl SqliteStore {
         match self.fold(pages) {
             // Readers, or a full disk: after one of the next commits.
             Err(error) if may_pass(&error) => Ok(()),
-            Err(error) => Err(StoreError::Broken(Box::new(error))),
+            Err(error) => Err(broken(error)),
             Ok(()) => Ok(()),
         }
     }
@@ -253,10 +256,11 @@ impl Store for SqliteStore {
     fn close(&mut self) -> Result<(), StoreError> {
         self.folder = None;
         self.sync()?;
-        match self.checkpoint(CheckpointMode::TRUNCATE, self.options.reader_wait) {
+        let done = self.checkpoint(CheckpointMode::TRUNCATE, self.options.reader_wait);
+        match done.and_then(|()| keep_log(&self.db, false)) {
             // A reader is at it; the log stays, and is read at the next start.
             Err(error) if may_pass(&error) => Ok(()),
-            Err(error) => Err(StoreError::Broken(Box::new(error))),
+            Err(error) => Err(broken(error)),
             Ok(()) => Ok(()),
         }
     }
@@ -283,7 +287,7 @@ impl Syncer {
     pub fn sync(&mut self) -> Result<(), StoreError> {
         match &self.log {
             // Once an fsync fails, what was to be written may be gone, and a second one succeed.
-            Some((_, log)) => log.sync_data().map_err(|error| StoreError::Broken(Box::new(error))),
+            Some((_, log)) => log.sync_data().map_err(|error| StoreError::Broken(Box::new(SyncFailed(error)))),
             None => Ok(()),
         }
     }
@@ -296,9 +300,35 @@ fn open(place: &Place) -> Result<(Connection, u32), OpenError> {
     db.busy_timeout(OPEN_WAIT).map_err(failed)?;
     let version = schema::version(&db, place.path())?;
     // Only now: whose file it is not, he shall not find it changed.
-    db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).map_err(failed)?;
+    let mode = begin_log(&db).map_err(failed)?;
+    if matches!(place, Place::File(_)) && mode != "wal" {
+        // It says so only by its answer.
+        let source = io::Error::other(format!("its journal mode stays {mode:?}"));
+        return Err(OpenError::Io { path: place.path().to_owned(), what: "it cannot be given a log", source });
+    }
     db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-    Ok((db, version))
+    keep_log(&db, true).map_err(failed)?;
+    // What a failed sync left in the log can be read as long as the computer runs, but no further sync makes
+    // it durable: what comes behind it were lost with it. In the database it is written anew. Somebody who
+    // reads for long may be in the way of that, or a full disk; then it stays as it is.
+    match db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::TRUNCATE) {
+        Err(error) if !may_pass(&error) => Err(failed(error)),
+        Ok(_) | Err(_) => Ok((db, version)),
+    }
+}
+
+/// Answers the journal mode. It is set by a commit behind the answer, which is waited for.
+fn begin_log(db: &Connection) -> rusqlite::Result<String> {
+    let mut begin = db.prepare("PRAGMA journal_mode = WAL")?;
+    let answers: Vec<String> = begin.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(answers.concat())
+}
+
+/// Whether the log stays as it is when the last connection is closed. It is folded in by who knows that
+/// all of it is on the disk: at the next start what can be trusted of it is told by its checksums, which
+/// SQLite does not look at when it folds.
+fn keep_log(db: &Connection, kept: bool) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, kept).map(|_| ())
 }
 
 fn tune(db: &mut Connection, options: &Options, log_pages: Arc<AtomicU32>) -> rusqlite::Result<()> {
@@ -330,7 +360,7 @@ fn transaction<T>(db: &Connection, work: impl FnOnce(&Connection) -> rusqlite::R
         if !db.is_autocommit()
             && let Err(error) = run(db, sql::ROLLBACK)
         {
-            return StoreError::Broken(Box::new(error));
+            return broken(error);
         }
         sorted(error)
     })
@@ -413,6 +443,22 @@ mod tests {
         store.commit(&batch).unwrap();
         store.tried = None;
         assert_eq!(store.commit(&batch).unwrap(), []);
+    }
+
+    #[test]
+    fn the_log_stays_until_the_store_is_closed_or_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, log) = (folder.path().join("a.db"), folder.path().join("a.db-wal"));
+        let mut store = SqliteStore::open(&path, Options::default()).unwrap();
+        store.commit(&event(1, 1, 10)).unwrap();
+        drop(store);
+        assert!(std::fs::metadata(&log).unwrap().len() > 0, "whoever gave up does not know what is on the disk");
+        let mut store = SqliteStore::open(&path, Options::default()).unwrap();
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0, "all of it was written anew");
+        assert!(store.reader().unwrap().get(Table::Event, 1).unwrap().is_some());
+        store.close().unwrap();
+        drop(store);
+        assert!(!log.exists());
     }
 
     #[test]

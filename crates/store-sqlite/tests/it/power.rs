@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use forebay_store_sqlite::Durability;
+use rusqlite::ffi;
 
-use crate::power_cuts::{Modes, cut_power};
+use crate::power_cuts::faults::fail_each;
+use crate::power_cuts::{Call, Modes, cut_power};
 
 const ROUNDS: usize = 12;
 
@@ -38,4 +40,34 @@ fn an_answer_before_its_sync_is_noticed() {
 #[test]
 fn a_disk_that_does_not_sync_is_noticed() {
     assert!(is_noticed(Modes { honest: false, ..Modes::both(Durability::Process) }));
+}
+
+/// What was wrong, and how many histories ended before their time.
+fn failing(mode: Durability, of: Call, code: i32, every: usize) -> (usize, usize) {
+    let runs = fail_each(mode, of, code, every);
+    let faults: Vec<&str> = runs.iter().flat_map(|run| &run.faults).map(String::as_str).collect();
+    assert_eq!(faults, [""; 0]);
+    assert!(runs.len() > 5 && runs.iter().any(|run| run.answers > 0), "{runs:?}");
+    (runs.len(), runs.iter().filter(|run| run.broken.is_some()).count())
+}
+
+#[test]
+fn in_power_each_sync_may_fail_and_nothing_that_was_said_is_lost() {
+    let (runs, broken) = failing(Durability::Power, Call::Sync, ffi::SQLITE_IOERR_FSYNC, 3);
+    assert_eq!(broken, runs, "the server stops: what is on the disk is not known");
+}
+
+#[test]
+fn in_process_each_sync_may_fail_and_only_what_was_said_since_the_last_one_is_lost() {
+    let (runs, broken) = failing(Durability::Process, Call::Sync, ffi::SQLITE_IOERR_FSYNC, 3);
+    assert_eq!(broken, runs, "the server stops: what is on the disk is not known");
+}
+
+#[test]
+fn each_write_may_fail_and_is_done_again() {
+    for mode in [Durability::Power, Durability::Process] {
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_FULL] {
+            failing(mode, Call::Write, code, 97);
+        }
+    }
 }

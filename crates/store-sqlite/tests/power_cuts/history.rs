@@ -1,6 +1,7 @@
 //! Clients of an engine on a store: what they were told goes on the tape of its disk.
 
 use std::path::Path;
+use std::ptr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub enum Said {
 pub fn play(folder: &Path, modes: Modes, seed: u64, rounds: usize) -> Vec<Entry> {
     let tape = vfs::record(folder, modes.honest);
     let path = folder.canonicalize().expect("the folder is there").join("a.db");
-    let engine = start(&path, modes, &tape);
+    let engine = start(&path, modes, &tape).expect("a new database can be opened");
     let workflow = create_workflow(&engine, &tape);
     thread::scope(|clients| {
         for number in 0..CLIENTS {
@@ -74,11 +75,12 @@ pub fn stop(engine: &EngineHandle) {
     assert!(matches!(ended, Ended::Stopped), "{ended}");
 }
 
-fn start(path: &Path, modes: Modes, tape: &Arc<Tape>) -> EngineHandle {
+/// An engine on the database at this path, whose disk is the tape.
+pub fn start(path: &Path, modes: Modes, tape: &Arc<Tape>) -> Result<EngineHandle, Box<dyn std::error::Error>> {
     // The log is folded in again and again: that is where most can go wrong.
     let options =
         StoreOptions { durability: modes.store, checkpoint_pages: 60, log_pages_max: 200, ..StoreOptions::default() };
-    let store = SqliteStore::open(path, options).expect("a new database can be opened");
+    let store = SqliteStore::open(path, options)?;
     let log = tape.name_of(path).map(|name| format!("{name}-wal").into_boxed_str()).expect("it is recorded");
     let mut syncer = Taped { syncer: store.syncer().expect("its log is there"), tape: Arc::clone(tape), log };
     let own =
@@ -96,7 +98,7 @@ fn start(path: &Path, modes: Modes, tape: &Arc<Tape>) -> EngineHandle {
     let path = path.to_owned();
     let reader = move || SqliteReader::open(&path).map_err(|error| StoreError::Broken(Box::new(error)));
     let store = TapedStore { store, syncer: own };
-    Engine::start(store, reader, Arc::new(SystemClock::new()), options).expect("a new store recovers")
+    Ok(Engine::start(store, reader, Arc::new(SystemClock::new()), options)?)
 }
 
 /// The syncs of `process`, which SQLite knows nothing of, go on tape here.
@@ -110,8 +112,8 @@ impl Taped {
     fn sync(&mut self) -> Result<(), StoreError> {
         let from = self.tape.position();
         self.syncer.sync()?;
-        self.tape.push(Event::Sync { file: self.log.clone(), from });
-        Ok(())
+        let synced = self.tape.sync(&self.log, ptr::from_ref(self).addr(), from);
+        synced.map_err(|code| StoreError::Broken(format!("the test says {code}").into()))
     }
 }
 

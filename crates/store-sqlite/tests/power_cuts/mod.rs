@@ -3,6 +3,7 @@
 //! or torn, and what is left is opened and held against what the clients had been told by then.
 
 mod audit;
+pub mod faults;
 mod history;
 mod random;
 mod tape;
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use history::Modes;
 use history::Said;
 use random::Random;
+pub use tape::Call;
 use tape::{Disk, Entry, Event, LOSSES, Loss};
 
 use forebay_store_sqlite::Durability;
@@ -81,7 +83,7 @@ impl Entry {
     fn said(&self) -> Option<Said> {
         match &self.event {
             Event::Said(said) => Some(*said),
-            Event::Change { .. } | Event::Sync { .. } => None,
+            Event::Change { .. } | Event::Sync { .. } | Event::SyncFailed { .. } => None,
         }
     }
 }
@@ -95,7 +97,7 @@ fn places(tape: &[Entry], is_wanted: impl Fn(&Event) -> bool) -> Vec<usize> {
 fn last_synced(tape: &[Entry]) -> usize {
     let of_log = |entry: &Entry| match &entry.event {
         Event::Sync { file, from } if file.ends_with("-wal") => Some(*from),
-        Event::Sync { .. } | Event::Change { .. } | Event::Said(_) => None,
+        Event::Sync { .. } | Event::SyncFailed { .. } | Event::Change { .. } | Event::Said(_) => None,
     };
     tape.iter().rev().find_map(of_log).unwrap_or(0)
 }

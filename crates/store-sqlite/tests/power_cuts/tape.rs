@@ -1,8 +1,9 @@
 //! What a disk was told, in order; and what may be on it when its power is cut.
 
 use std::collections::BTreeMap;
+use std::ffi::c_int;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::power_cuts::history::Said;
@@ -18,6 +19,45 @@ pub struct Tape {
     /// Whether SQLite's syncs are carried out; else it is only told so.
     pub honest: bool,
     entries: Mutex<Vec<Entry>>,
+    fault: Mutex<Faulty>,
+}
+
+/// How the disk fails.
+#[derive(Debug, Default)]
+struct Faulty {
+    next: Option<Fault>,
+    /// Files of which a sync failed, and by which handles that was heard: each is told once.
+    told: BTreeMap<Box<str>, (c_int, Vec<usize>)>,
+}
+
+/// A call to the disk that fails.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub of: Call,
+    /// After so many that go well.
+    pub after: usize,
+    /// SQLite's number for why.
+    pub code: c_int,
+    /// Of a sync: what it was to make durable cannot be read any more either.
+    pub forgets: bool,
+}
+
+impl Faulty {
+    fn fails(&mut self, call: Call) -> Option<Fault> {
+        let next = self.next.as_mut().filter(|fault| fault.of == call)?;
+        if next.after > 0 {
+            next.after -= 1;
+            return None;
+        }
+        self.next.take()
+    }
+}
+
+/// What a disk is asked to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    Write,
+    Sync,
 }
 
 #[derive(Debug)]
@@ -32,6 +72,9 @@ pub enum Event {
     Change { file: Box<str>, change: Change },
     /// A sync has ended: what this file was given before the entry `from` is durable.
     Sync { file: Box<str>, from: usize },
+    /// A sync has failed: what this file was given before the entry `from` can still be read as long as the
+    /// computer runs, but no later sync makes it durable.
+    SyncFailed { file: Box<str>, from: usize },
     /// Somebody was told something.
     Said(Said),
 }
@@ -45,7 +88,52 @@ pub enum Change {
 
 impl Tape {
     pub fn new(folder: &Path, honest: bool) -> Tape {
-        Tape { folder: folder.to_owned(), honest, entries: Mutex::default() }
+        Tape { folder: folder.to_owned(), honest, entries: Mutex::default(), fault: Mutex::default() }
+    }
+
+    /// Has a call fail; `None`: none any more.
+    pub fn break_disk(&self, next: Option<Fault>) {
+        *self.faulty() = Faulty { next, told: BTreeMap::new() };
+    }
+
+    /// Whether there is a call that has failed.
+    pub fn has_failed(&self) -> bool {
+        self.faulty().next.is_none()
+    }
+
+    /// Why this write fails, if it does.
+    pub fn fails_to_write(&self) -> Option<c_int> {
+        self.faulty().fails(Call::Write).map(|fault| fault.code)
+    }
+
+    /// A sync of this file by this handle, which covers what stands before `from`; or why it fails.
+    pub fn sync(&self, file: &str, handle: usize, from: usize) -> Result<(), c_int> {
+        let mut faulty = self.faulty();
+        if let Some((code, handles)) = faulty.told.get_mut(file)
+            && !handles.contains(&handle)
+        {
+            handles.push(handle);
+            return Err(*code);
+        }
+        let Some(fault) = faulty.fails(Call::Sync) else {
+            self.push(Event::Sync { file: file.into(), from });
+            return Ok(());
+        };
+        faulty.told.insert(file.into(), (fault.code, vec![handle]));
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if fault.forgets {
+            let mut disk = Disk::default();
+            entries.iter().enumerate().for_each(|(place, entry)| disk.play(place, &entry.event));
+            let durable = disk.files.remove(file).and_then(|file| file.durable).unwrap_or_default();
+            std::fs::write(self.folder.join(file), durable).expect("the real disk does not fail");
+        }
+        let from = if fault.forgets { entries.len() } else { from };
+        entries.push(Entry { at: Instant::now(), event: Event::SyncFailed { file: file.into(), from } });
+        Err(fault.code)
+    }
+
+    fn faulty(&self) -> MutexGuard<'_, Faulty> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The name under which a file is recorded, if it lies in the tape's folder.
@@ -114,6 +202,9 @@ impl<'a> Disk<'a> {
                     // SQLite then syncs the folder too, and with that the end of files.
                     self.files.values_mut().for_each(File::end);
                 }
+            }
+            Event::SyncFailed { file, from } => {
+                self.files.entry(file).or_default().pending.retain(|(place, _)| place >= from);
             }
             Event::Said(_) => {}
         }

@@ -2,7 +2,7 @@
 //! the files of some folders goes on tape. What lies elsewhere passes through untouched.
 //!
 //! The file that SQLite opens stays what it is; only four of its methods are replaced. A sync is
-//! recorded and not carried out: here the tape is the disk.
+//! recorded and not carried out: here the tape is the disk. A write or a sync fails when the tape says so.
 
 #![expect(unsafe_code, reason = "SQLite's interface to files is C")]
 
@@ -142,6 +142,9 @@ unsafe extern "C" fn close(file: *mut ffi::sqlite3_file) -> c_int {
 
 unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, bytes: *const c_void, count: c_int, at: i64) -> c_int {
     let (tape, name, own) = recorded(file);
+    if let Some(code) = tape.fails_to_write() {
+        return code;
+    }
     let place = usize::try_from(at).expect("SQLite writes within a file");
     let length = usize::try_from(count).expect("SQLite writes something");
     // SAFETY: SQLite says how many bytes there are.
@@ -163,9 +166,11 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, _flags: c_int) -> c_int {
     let (tape, name, _) = recorded(file);
-    if tape.honest {
-        let from = tape.position();
-        tape.push(Event::Sync { file: name, from });
+    if !tape.honest {
+        return ffi::SQLITE_OK;
     }
-    ffi::SQLITE_OK
+    match tape.sync(&name, file.addr(), tape.position()) {
+        Ok(()) => ffi::SQLITE_OK,
+        Err(code) => code,
+    }
 }
