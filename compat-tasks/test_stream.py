@@ -161,7 +161,9 @@ class Apart:
     """A worker in a process of its own, that says what it begins once it has so many attempts."""
 
     SCRIPT = """
-import logging, sys, time
+import logging, signal, sys, time
+# What is started behind a shell's back is told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 broker, source, holds, seconds, patience = sys.argv[1:]
 sys.path.append(source)
 from forebay.worker import Worker
