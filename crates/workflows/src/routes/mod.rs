@@ -62,18 +62,16 @@ where
     response
 }
 
-/// The segments of a path after the base; none of a path is empty.
+/// The segments of a path after the base. A path does not end with an empty one.
 fn split<'a, 's>(path: &'a str, segments: &'s mut [&'a str; SEGMENTS_MAX]) -> Option<&'s [&'a str]> {
     let rest = path.strip_prefix(BASE_PATH)?.strip_prefix('/')?;
     let mut count = 0;
     for segment in rest.split('/') {
-        if segment.is_empty() {
-            return None;
-        }
         *segments.get_mut(count)? = segment;
         count += 1;
     }
-    Some(&segments[..count])
+    let segments = &segments[..count];
+    (segments.last() != Some(&"")).then_some(segments)
 }
 
 fn body_max(segments: &[&str], options: &Options) -> u64 {
