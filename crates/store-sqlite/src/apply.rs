@@ -14,7 +14,7 @@ use crate::catalog;
 use crate::encode::{self, Cell};
 use crate::error::is_refusal;
 use crate::names::{GoneNames, Name, NamesChange};
-use crate::sql;
+use crate::sql::{self, TOGETHER};
 
 /// What it does to the names of jobs that are over is for when it is committed.
 pub(crate) fn apply(db: &Connection, batch: &Batch, gone: &GoneNames) -> rusqlite::Result<(Outcomes, NamesChange)> {
@@ -113,40 +113,72 @@ fn jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
     if writes.is_empty() {
         return Ok(());
     }
-    let (mut step, mut node) = (sql::STEP_JOB.on(db)?, sql::NODE_JOB.on(db)?);
-    let (mut set, mut new) = (sql::SET_JOB.on(db)?, sql::NEW_JOB.on(db)?);
-    for JobWrite { row, extent } in writes {
-        let statement = match extent {
+    let (mut step, mut node, mut set) = (sql::STEP_JOB.on(db)?, sql::NODE_JOB.on(db)?, sql::SET_JOB.on(db)?);
+    for alike in writes.chunk_by(|one, next| one.extent == next.extent) {
+        let statement = match alike[0].extent {
             Extent::Step => &mut step,
             Extent::Node => &mut node,
             Extent::Whole => &mut set,
-            Extent::New => &mut new,
+            Extent::New => {
+                new_jobs(db, alike)?;
+                continue;
+            }
         };
-        statement.raw_bind_parameter(1, row.id.0)?;
-        statement.raw_bind_parameter(2, row.state.number())?;
-        statement.raw_bind_parameter(3, row.attempt)?;
-        statement.raw_bind_parameter(4, row.flags.0)?;
-        statement.raw_bind_parameter(5, row.grant.0)?;
-        statement.raw_bind_parameter(6, row.started_at.map(|at| at.0))?;
-        statement.raw_bind_parameter(7, row.due_at.map(|at| at.0))?;
-        statement.raw_bind_parameter(8, row.result.map(|result| result.0))?;
-        statement.raw_bind_parameter(9, row.tries.number())?;
-        if *extent >= Extent::Node {
-            statement.raw_bind_parameter(10, row.node.map(|node| node.0))?;
+        for write in alike {
+            bind_job(statement, 0, write)?;
+            if statement.raw_execute()? != 1 {
+                return Err(no_such_job(write.row.id));
+            }
         }
-        if *extent >= Extent::Whole {
-            statement.raw_bind_parameter(11, row.lane.0)?;
-            statement.raw_bind_parameter(12, row.priority)?;
-            statement.raw_bind_parameter(13, row.timer().map(|at| at.0))?;
-            statement.raw_bind_parameter(14, row.expires_at.map(|at| at.0))?;
+    }
+    Ok(())
+}
+
+fn new_jobs(db: &Connection, writes: &[JobWrite]) -> rusqlite::Result<()> {
+    let (together, rest) = writes.as_chunks::<TOGETHER>();
+    if !together.is_empty() {
+        let mut insert = sql::NEW_JOBS.on(db)?;
+        for writes in together {
+            for (row, write) in writes.iter().enumerate() {
+                bind_job(&mut insert, row * NEW_JOB_COLUMNS, write)?;
+            }
+            insert.raw_execute()?;
         }
-        if *extent == Extent::New {
-            statement.raw_bind_parameter(15, row.policy.map(Policy::to_bytes))?;
-            statement.raw_bind_parameter(16, row.workflow.0)?;
-        }
-        if statement.raw_execute()? != 1 {
-            return Err(no_such_job(row.id));
-        }
+    }
+    let mut insert = sql::NEW_JOB.on(db)?;
+    for write in rest {
+        bind_job(&mut insert, 0, write)?;
+        insert.raw_execute()?;
+    }
+    Ok(())
+}
+
+const NEW_JOB_COLUMNS: usize = 16;
+
+/// Gives a statement what it writes of a job, behind so many places.
+fn bind_job(statement: &mut rusqlite::Statement<'_>, behind: usize, write: &JobWrite) -> rusqlite::Result<()> {
+    let JobWrite { row, extent } = write;
+    statement.raw_bind_parameter(behind + 1, row.id.0)?;
+    statement.raw_bind_parameter(behind + 2, row.state.number())?;
+    statement.raw_bind_parameter(behind + 3, row.attempt)?;
+    statement.raw_bind_parameter(behind + 4, row.flags.0)?;
+    statement.raw_bind_parameter(behind + 5, row.grant.0)?;
+    statement.raw_bind_parameter(behind + 6, row.started_at.map(|at| at.0))?;
+    statement.raw_bind_parameter(behind + 7, row.due_at.map(|at| at.0))?;
+    statement.raw_bind_parameter(behind + 8, row.result.map(|result| result.0))?;
+    statement.raw_bind_parameter(behind + 9, row.tries.number())?;
+    if *extent >= Extent::Node {
+        statement.raw_bind_parameter(behind + 10, row.node.map(|node| node.0))?;
+    }
+    if *extent >= Extent::Whole {
+        statement.raw_bind_parameter(behind + 11, row.lane.0)?;
+        statement.raw_bind_parameter(behind + 12, row.priority)?;
+        statement.raw_bind_parameter(behind + 13, row.timer().map(|at| at.0))?;
+        statement.raw_bind_parameter(behind + 14, row.expires_at.map(|at| at.0))?;
+    }
+    if *extent == Extent::New {
+        statement.raw_bind_parameter(behind + 15, row.policy.map(Policy::to_bytes))?;
+        statement.raw_bind_parameter(behind + 16, row.workflow.0)?;
     }
     Ok(())
 }
@@ -223,11 +255,19 @@ fn leases(db: &Connection, leases: &[(LeaseRow, bool)]) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Rows of a table mostly follow each other: it is prepared once for them.
+/// Rows of a table mostly follow each other.
 fn appends(db: &Connection, appends: &[(Table, Row)]) -> rusqlite::Result<()> {
     for rows in appends.chunk_by(|(before, _), (after, _)| before == after) {
-        let mut insert = db.prepare_cached(catalog::insert(rows[0].0))?;
-        for (_, row) in rows {
+        let table = rows[0].0;
+        let (together, rest) = rows.as_chunks::<TOGETHER>();
+        if !together.is_empty() {
+            let mut insert = db.prepare_cached(catalog::insert_together(table))?;
+            for rows in together {
+                insert.execute(params_from_iter(rows.iter().flat_map(|(_, row)| row.iter().map(Cell))))?;
+            }
+        }
+        let mut insert = db.prepare_cached(catalog::insert(table))?;
+        for (_, row) in rest {
             insert.execute(params_from_iter(row.iter().map(Cell)))?;
         }
     }

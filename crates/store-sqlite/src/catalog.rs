@@ -7,12 +7,15 @@ use rusqlite::types::Value as Bound;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::encode::{Cell, catalog_row};
+use crate::sql::TOGETHER;
 
 /// The statements of fixed text of one table.
 struct Fixed {
     /// As `r.a, r.b`, in the order of the columns.
     columns: String,
     insert: String,
+    /// As many rows as [`TOGETHER`].
+    insert_together: String,
     get: String,
     delete: String,
     delete_all: String,
@@ -25,9 +28,11 @@ impl Fixed {
         let names: Vec<&str> = table.columns().iter().map(|column| column.name).collect();
         let (name, places) = (table.name(), vec!["?"; names.len()].join(", "));
         let list = names.join(", ");
+        let rows = vec![format!("({places})"); TOGETHER].join(", ");
         Fixed {
             columns: names.iter().map(|name| format!("r.{name}")).collect::<Vec<_>>().join(", "),
             insert: format!("INSERT INTO {name} ({list}) VALUES ({places})"),
+            insert_together: format!("INSERT INTO {name} ({list}) VALUES {rows}"),
             get: format!("SELECT {list} FROM {name} WHERE id = ?1"),
             delete: format!("DELETE FROM {name} WHERE id = ?1 RETURNING {list}"),
             delete_all: format!("DELETE FROM {name} WHERE {} = ?1", owner(table)),
@@ -47,6 +52,11 @@ fn owner(table: Table) -> &'static str {
 /// All columns in their order.
 pub(crate) fn insert(table: Table) -> &'static str {
     &Fixed::of(table).insert
+}
+
+/// The same, of as many rows as [`TOGETHER`].
+pub(crate) fn insert_together(table: Table) -> &'static str {
+    &Fixed::of(table).insert_together
 }
 
 /// By the workflow.
@@ -160,7 +170,7 @@ impl List {
 /// Those of fixed text, and of those that are made one of each kind, with their names.
 pub(crate) fn statements() -> impl Iterator<Item = (String, String)> {
     TABLES.into_iter().flat_map(|table| {
-        let Fixed { insert, get, delete, delete_all, .. } = Fixed::of(table);
+        let Fixed { insert, insert_together, get, delete, delete_all, .. } = Fixed::of(table);
         let column = table.columns()[1].name;
         let owner = usize::from(table != Table::Workflow);
         let filters = vec![(owner, Match::Equal(Value::Int(1)))];
@@ -169,6 +179,7 @@ pub(crate) fn statements() -> impl Iterator<Item = (String, String)> {
         let latest = (table == Table::Result).then(|| List::new(Of::LatestResults, &query));
         let named = [
             ("insert", insert.clone()),
+            ("insert_together", insert_together.clone()),
             ("get", get.clone()),
             ("update", update_text(table, &[column], &[column])),
             ("delete", delete.clone()),

@@ -23,8 +23,9 @@ impl Plan {
         if sql::WHOLE.contains(&&*self.name) {
             return false;
         }
-        // `d` are rows that it has in hand; a list of values is called a virtual table.
-        self.steps.iter().any(|step| step.starts_with("SCAN") && step != "SCAN d" && !step.contains("VIRTUAL TABLE"))
+        // `d` are rows that it has in hand, as are those of a clause; a list of values is called a virtual table.
+        let in_hand = |step: &str| step == "SCAN d" || step.contains("VALUES CLAUSE") || step.contains("VIRTUAL TABLE");
+        self.steps.iter().any(|step| step.starts_with("SCAN") && !in_hand(step))
     }
 }
 
