@@ -260,7 +260,7 @@ fn use_wal(db: &Connection, durability: Durability) -> Result<(), Error> {
     let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     let is_wal = mode == "wal" || {
         db.busy_timeout(Duration::ZERO)?;
-        let switched = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
+        let switched = switch_to_wal(db);
         db.busy_timeout(OPEN_TIMEOUT)?;
         match switched {
             Ok(mode) => mode == "wal",
@@ -275,6 +275,13 @@ fn use_wal(db: &Connection, durability: Durability) -> Result<(), Error> {
     };
     db.execute_batch(&format!("PRAGMA synchronous = {synchronous}"))?;
     Ok(())
+}
+
+/// Answers the journal mode. It is set by a commit behind the answer, which is waited for.
+fn switch_to_wal(db: &Connection) -> rusqlite::Result<String> {
+    let mut switch = db.prepare("PRAGMA journal_mode = WAL")?;
+    let answers: Vec<String> = switch.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(answers.concat())
 }
 
 /// Makes the tables of a new file; finds those of an old one.
