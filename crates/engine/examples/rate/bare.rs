@@ -22,7 +22,7 @@ pub struct Took {
 pub enum Tables {
     /// What a claim needs.
     Few,
-    /// What lists need, too.
+    /// What lists, timers and the end of a node need, too.
     AsOurs,
 }
 
@@ -53,6 +53,8 @@ pub fn write(mode: Mode, tables: Tables, jobs: i64, batches: &[Written]) -> Took
         db.execute_batch(
             "CREATE INDEX job_workflow ON job (workflow_id);
              CREATE INDEX job_few ON job (state, workflow_id) WHERE state > 5;
+             CREATE INDEX job_timer ON job (due_at) WHERE due_at IS NOT NULL;
+             CREATE INDEX job_node ON job (node_id) WHERE node_id IS NOT NULL;
              CREATE INDEX detail_name ON detail (workflow_id, name);
              CREATE INDEX result_workflow ON result (workflow_id);
              CREATE INDEX result_job ON result (job_id);",
