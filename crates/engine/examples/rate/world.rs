@@ -147,7 +147,9 @@ impl World {
         let recorder = Arc::new(Recorder::default());
         let store = Recorded { store, recorder: Arc::clone(&recorder) };
         let engine = Engine::start(store, open, Arc::new(SystemClock::new()), options).expect("it recovers");
-        let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+        // As many as a server has that is alone: the engine and its writer want a processor, too.
+        let threads = std::thread::available_parallelism().map_or(1, |processors| (processors.get() - 1).max(1));
+        let runtime = Builder::new_multi_thread().worker_threads(threads).build().expect("a runtime");
         World { engine, runtime, recorder, path, _folder: folder }
     }
 
