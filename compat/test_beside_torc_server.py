@@ -147,7 +147,6 @@ def phases(name, path):
     return PHASES[-2:] if has_phases else PHASES[-1:]
 
 
-@pytest.mark.skipif("TORC_SERVER" not in os.environ, reason="torc-server is not at hand")
 def test_odd_requests_are_answered_as_by_torc_server(server, torc_server):
     document = json.load(urllib.request.urlopen(server.url.replace(BASE, "/openapi.json")))
     schemas = document["components"]["schemas"]
