@@ -115,6 +115,7 @@ fn install(binary: &str, options: &[&str], variables: &[(&str, &str)]) -> anyhow
     let root = target().join("compat").join(binary);
     let path = root.join("bin").join(binary);
     if !path.exists() {
+        openssl()?;
         println!("── building {binary} {TORC}, once");
         let mut command = Command::new("cargo");
         command.args(["install", "torc", "--locked", "--version", TORC, "--root"]).arg(&root).args(options);
@@ -123,6 +124,15 @@ fn install(binary: &str, options: &[&str], variables: &[(&str, &str)]) -> anyhow
         ensure!(status.success(), "{binary} was not built: {status}");
     }
     Ok(path)
+}
+
+/// torc's tools are linked with it; Debian has its headers apart.
+fn openssl() -> anyhow::Result<()> {
+    if sh("pkg-config", &["--exists", "openssl"]).is_err() {
+        sh("apt-get", &["update"])?;
+        sh("apt-get", &["install", "-y", "libssl-dev", "pkg-config"])?;
+    }
+    Ok(())
 }
 
 /// Where cargo has unpacked torc's crate.
