@@ -161,6 +161,10 @@ impl<S: Store + Send + 'static> Actor<S> {
         for answer in mem::take(&mut self.undelivered) {
             self.give_back(now, answer);
         }
+        if self.cadence.is_worth_a_commit() {
+            // The writer need not wait for what comes on top.
+            self.flush();
+        }
         self.apply(now);
         self.parts.machine.tick(now);
         self.collect();

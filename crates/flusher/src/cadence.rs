@@ -103,6 +103,8 @@ struct Gathering {
 impl Cadence {
     /// The batch waits at most the last commit's time divided by this for callers to come back.
     const GATHER_SHARE: u32 = 10;
+    /// With so many callers a commit costs each of them so little that to gather more saves nothing.
+    const MANY: usize = 1024;
     /// With each commit that releases fewer callers a part of so many of the crowd is forgotten.
     const FADE: usize = 8;
 
@@ -133,6 +135,12 @@ impl Cadence {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.open.changes >= self.options.batch_max
+    }
+
+    /// So many callers wait for the open batch that it gathers for no more.
+    #[must_use]
+    pub fn is_worth_a_commit(&self) -> bool {
+        self.open.callers >= Self::MANY
     }
 
     /// Something is waiting in the open batch, or a batch is in flight.
@@ -198,7 +206,7 @@ impl Cadence {
             self.options.flush_interval
         };
         let spaced = self.last_start.map(|start| start + interval);
-        let gathered = self.gathering.map(|gathering| gathering.until);
+        let gathered = self.gathering.filter(|_| !self.is_worth_a_commit()).map(|gathering| gathering.until);
         spaced.max(gathered)
     }
 }
@@ -376,6 +384,19 @@ mod tests {
         let mut cadence = after_a_commit(CadenceOptions::power(), 1, us(1000));
         cadence.gathered(1, 0);
         assert_eq!(cadence.decide(us(1001)), Flush::Now);
+    }
+
+    #[test]
+    fn with_very_many_callers_there_is_no_gathering() {
+        for options in [CadenceOptions::power(), CadenceOptions::process()] {
+            let mut cadence = after_a_commit(options, 4 * Cadence::MANY, us(1000));
+            cadence.gathered(1, Cadence::MANY - 1);
+            assert_eq!(cadence.decide(us(1001)), Flush::At(us(1100)));
+            assert!(!cadence.is_worth_a_commit());
+            cadence.gathered(1, 1);
+            assert!(cadence.is_worth_a_commit());
+            assert_eq!(cadence.decide(us(1001)), Flush::Now);
+        }
     }
 
     #[test]
