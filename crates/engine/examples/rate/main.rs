@@ -140,17 +140,17 @@ fn few_and_many(setup: &Setup) {
 fn slow_commits(setup: &Setup, mode: Mode) {
     let world = World::new(mode);
     let (callers, seconds) = (setup.callers.min(64), Duration::from_secs(2));
-    let usual = world.run(world.fill(setup.backlog), Load::Lifecycles, callers, seconds);
+    let usual = world.run_timed(world.fill(setup.backlog), Load::Lifecycles, callers, seconds);
     let (few, all) = (world.fill(setup.backlog), world.fill(2 * setup.backlog));
     world.recorder.slow(Duration::from_millis(500));
-    let slow = world.run(few, Load::Lifecycles, callers, seconds);
+    let slow = world.run_timed(few, Load::Lifecycles, callers, seconds);
     let [claims, reports] = [Request::Claim, Request::Report].map(|request| {
         let (slow, usual) = (slow.p99_ms(request), usual.p99_ms(request));
         format!("{slow:.2} ms, usually {usual:.2} ms")
     });
     println!("{mode}, {callers} callers, each commit 500 ms slower: claim p99 {claims}; report p99 {reports}");
     world.recorder.slow(Duration::from_secs(7));
-    let many = world.run(all, Load::Lifecycles, setup.callers, Duration::from_secs(12));
+    let many = world.run_timed(all, Load::Lifecycles, setup.callers, Duration::from_secs(12));
     println!(
         "  then {} callers, each commit 7 s slower: {} lifecycles, {} refused, report p99 {:.0} ms",
         setup.callers,
