@@ -9,8 +9,9 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::HeaderMap;
 use sha2::Sha256;
 use tonic::Status;
@@ -55,6 +56,25 @@ impl Secrets {
     }
 }
 
+/// A message that is looked at in parts, as it comes.
+struct Heard(Vec<Hmac<Sha256>>);
+
+impl Heard {
+    fn of(secrets: &Secrets, path: &str) -> Heard {
+        Heard(secrets.0.iter().map(|secret| mac(secret, path, b"")).collect())
+    }
+
+    fn hear(&mut self, part: &[u8]) {
+        self.0.iter_mut().for_each(|mac| mac.update(part));
+    }
+
+    /// Whether this signature, in hexadecimal digits, is right for what was heard.
+    fn verify(self, signature: &str) -> bool {
+        let Some(signature) = from_hex(signature) else { return false };
+        self.0.into_iter().any(|mac| mac.verify_slice(&signature).is_ok())
+    }
+}
+
 fn mac(secret: &str, path: &str, message: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key may have any length");
     for part in [path.as_bytes(), b":", message] {
@@ -90,15 +110,50 @@ pub(crate) async fn check(State(guard): State<Guard>, request: Request, next: Ne
     }
 }
 
-/// The body, if it is signed.
-async fn signed(guard: &Guard, path: &str, headers: &HeaderMap, body: Body) -> Option<Body> {
+/// The body, if it is signed; of one that is too long its beginning, which is enough to refuse it by.
+async fn signed(guard: &Guard, path: &str, headers: &HeaderMap, mut body: Body) -> Option<Body> {
     let signature = headers.get(HEADER)?.to_str().ok()?;
     if path == STREAM {
         return guard.secrets.verify(path, b"", signature).then_some(body);
     }
-    let body = Limited::new(body, guard.message_max + FRAME).collect().await.ok()?.to_bytes();
-    let message = body.get(FRAME..)?;
-    guard.secrets.verify(path, message, signature).then(|| Body::from(body))
+    let (mut parts, mut length) = (Vec::new(), 0);
+    while length <= guard.message_max + FRAME {
+        let Some(part) = next_part(&mut body).await else {
+            let body = joined(parts);
+            let message = body.get(FRAME..)?;
+            return guard.secrets.verify(path, message, signature).then(|| Body::from(body));
+        };
+        let part = part?;
+        length += part.len();
+        parts.push(part);
+    }
+    let beginning = joined(parts);
+    let mut heard = Heard::of(&guard.secrets, path);
+    heard.hear(&beginning[FRAME..]);
+    let announced = beginning[1..FRAME].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    while length <= FRAME + announced {
+        let Some(part) = next_part(&mut body).await else {
+            return heard.verify(signature).then(|| Body::from(beginning));
+        };
+        let part = part?;
+        length += part.len();
+        heard.hear(&part);
+    }
+    // It goes on behind the message.
+    None
+}
+
+/// What comes next; within, `None` if the client broke off.
+async fn next_part(body: &mut Body) -> Option<Option<Bytes>> {
+    let frame = body.frame().await?;
+    Some(frame.ok().map(|frame| frame.into_data().unwrap_or_default()))
+}
+
+fn joined(mut parts: Vec<Bytes>) -> Bytes {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => parts.concat().into(),
+    }
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

@@ -11,7 +11,8 @@ use prost::Message;
 use sha2::Sha256;
 use std::time::Duration;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::{Code, Request};
+use tonic::service::Routes;
+use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
@@ -20,6 +21,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::world::World;
+
+type Client = ConsumerServiceClient<Routes>;
 
 const GET_TASK: &str = "/sentry_protos.taskbroker.v1.ConsumerService/GetTask";
 
@@ -33,6 +36,16 @@ fn signature(secret: &str, message: &impl Message) -> String {
     mac.update(format!("{GET_TASK}:").as_bytes());
     mac.update(&message.encode_to_vec());
     mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is said to who asks for a task with this signature, and gets none.
+async fn refused(client: &mut Client, message: &GetTaskRequest, signature: Option<String>) -> Status {
+    let mut request = Request::new(message.clone());
+    if let Some(signature) = signature {
+        let signature = AsciiMetadataValue::try_from(signature).expect("digits");
+        request.metadata_mut().insert("sentry-signature", signature);
+    }
+    client.get_task(request).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -49,15 +62,30 @@ async fn a_call_is_taken_that_any_of_the_secrets_signs() {
         (Some("0".to_owned()), Code::Unauthenticated),
         (None, Code::Unauthenticated),
     ] {
-        let mut request = Request::new(message.clone());
-        if let Some(signature) = signature {
-            let signature = AsciiMetadataValue::try_from(signature).expect("digits");
-            request.metadata_mut().insert("sentry-signature", signature);
-        }
-        let refused = client.get_task(request).await.unwrap_err();
+        let refused = refused(&mut client, &message, signature).await;
         assert_eq!(refused.code(), code, "{refused}");
         if code == Code::Unauthenticated {
             assert_eq!(refused.message(), "Authentication failed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_known_is_told_that_a_message_is_too_long() {
+    let secrets = Secrets::new(["new".into(), "old".into()]);
+    let world = World::with(Options { secrets, message_max: 1_000, hold: Duration::ZERO, ..Options::default() }).await;
+    let mut client = ConsumerServiceClient::new(world.door.services());
+    for (length, told) in [(900, Code::NotFound), (1_000, Code::OutOfRange), (100_000, Code::OutOfRange)] {
+        let message = GetTaskRequest { namespace: Some("x".repeat(length)), application: None };
+        for (signature, code) in [
+            (Some(signature("new", &message)), told),
+            (Some(signature("old", &message)), told),
+            (Some(signature("else", &message)), Code::Unauthenticated),
+            (Some("0".to_owned()), Code::Unauthenticated),
+            (None, Code::Unauthenticated),
+        ] {
+            let refused = refused(&mut client, &message, signature).await;
+            assert_eq!(refused.code(), code, "{length}: {refused}");
         }
     }
 }
