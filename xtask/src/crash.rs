@@ -102,10 +102,10 @@ pub fn run(plan: &Plan, profile: Profile) -> anyhow::Result<()> {
 }
 
 /// The other way to die, on a disk that remembers each write: played by the store's own harness.
-pub fn power_cuts(cuts: u32, seed: u64) -> anyhow::Result<()> {
-    let (cuts, seed) = (cuts.to_string(), seed.to_string());
+pub fn power_cuts(cuts: u32, faults: u32, seed: u64) -> anyhow::Result<()> {
+    let [cuts, faults, seed] = [cuts.into(), faults.into(), seed].map(|number: u64| number.to_string());
     let cargo = ["run", "--profile", "sim", "--locked", "-p", "forebay-store-sqlite", "--example", "power_cuts", "--"];
-    crate::ci::sh("cargo", &[&cargo[..], &["--cuts", &cuts, "--seed", &seed]].concat())
+    crate::ci::sh("cargo", &[&cargo[..], &["--cuts", &cuts, "--faults", &faults, "--seed", &seed]].concat())
 }
 
 /// A small generator: the moments are to differ, and to come again with the seed.

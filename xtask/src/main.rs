@@ -62,6 +62,9 @@ enum Command {
         /// How many in each durability mode.
         #[arg(long, default_value_t = 1000)]
         cuts: u32,
+        /// How many histories on disks that fail by chance, in each durability mode.
+        #[arg(long, default_value_t = 1000)]
+        faults: u32,
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
@@ -95,7 +98,7 @@ fn main() -> anyhow::Result<()> {
         Command::Crash { kills, runners, durability: durabilities, seed } => {
             crash::run(&crash::Plan { durabilities, kills, runners, seed }, server::Profile::Release)
         }
-        Command::PowerCuts { cuts, seed } => crash::power_cuts(cuts, seed),
+        Command::PowerCuts { cuts, faults, seed } => crash::power_cuts(cuts, faults, seed),
         Command::Schema { cases, seed } => schema::run(cases, seed, server::Profile::Dev),
         Command::Bench { what } if what.makes_load() && cfg!(debug_assertions) => bench::optimized(),
         Command::Bench { what } => bench::run(what),

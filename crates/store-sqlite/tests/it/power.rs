@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_store_sqlite::Durability;
 use rusqlite::ffi;
 
-use crate::power_cuts::faults::fail_each;
+use crate::power_cuts::faults::{fail_by_chance, fail_each};
 use crate::power_cuts::{Call, Modes, cut_power};
 
 const ROUNDS: usize = 12;
@@ -34,7 +34,10 @@ fn is_noticed(modes: Modes) -> bool {
 
 #[test]
 fn an_answer_before_its_sync_is_noticed() {
-    assert!(is_noticed(Modes { store: Durability::Process, ..Modes::both(Durability::Power) }));
+    let modes = Modes { store: Durability::Process, ..Modes::both(Durability::Power) };
+    assert!(is_noticed(modes));
+    let is_noticed_by = |seed| fail_by_chance(modes, seed..seed + 1).iter().any(|run| !run.faults.is_empty());
+    assert!((0..30).any(is_noticed_by));
 }
 
 #[test]
@@ -69,5 +72,15 @@ fn each_write_may_fail_and_is_done_again() {
         for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_FULL] {
             failing(mode, Call::Write, code, 97);
         }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_again_and_again_loses_nothing_that_was_said() {
+    for mode in [Durability::Power, Durability::Process] {
+        let runs = fail_by_chance(Modes::both(mode), 0..12);
+        let faults: Vec<&str> = runs.iter().flat_map(|run| &run.faults).map(String::as_str).collect();
+        assert_eq!(faults, [""; 0]);
+        assert!(runs.iter().filter(|run| run.failed && run.answers > 0).count() > 6, "{runs:?}");
     }
 }

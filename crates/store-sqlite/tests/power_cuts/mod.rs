@@ -83,7 +83,14 @@ impl Entry {
     fn said(&self) -> Option<Said> {
         match &self.event {
             Event::Said(said) => Some(*said),
-            Event::Change { .. } | Event::Sync { .. } | Event::SyncFailed { .. } => None,
+            Event::Change { .. } | Event::Sync { .. } | Event::SyncFailed { .. } | Event::Unsaid => None,
+        }
+    }
+
+    /// What was said here may be lost.
+    fn unsay(&mut self) {
+        if let Event::Said(_) = self.event {
+            self.event = Event::Unsaid;
         }
     }
 }
@@ -97,7 +104,7 @@ fn places(tape: &[Entry], is_wanted: impl Fn(&Event) -> bool) -> Vec<usize> {
 fn last_synced(tape: &[Entry]) -> usize {
     let of_log = |entry: &Entry| match &entry.event {
         Event::Sync { file, from } if file.ends_with("-wal") => Some(*from),
-        Event::Sync { .. } | Event::SyncFailed { .. } | Event::Change { .. } | Event::Said(_) => None,
+        Event::Sync { .. } | Event::SyncFailed { .. } | Event::Change { .. } | Event::Said(_) | Event::Unsaid => None,
     };
     tape.iter().rev().find_map(of_log).unwrap_or(0)
 }

@@ -77,6 +77,8 @@ pub enum Event {
     SyncFailed { file: Box<str>, from: usize },
     /// Somebody was told something.
     Said(Said),
+    /// Somebody was told something, which need not be so any more.
+    Unsaid,
 }
 
 #[derive(Debug)]
@@ -152,6 +154,13 @@ impl Tape {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Records behind these entries, which were taken.
+    pub fn go_on(&self, mut entries: Vec<Entry>) {
+        let mut recorded = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(recorded.is_empty(), "places of entries do not change");
+        recorded.append(&mut entries);
+    }
+
     /// What was recorded; from here on it is recorded anew.
     pub fn take(&self) -> Vec<Entry> {
         std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
@@ -206,7 +215,7 @@ impl<'a> Disk<'a> {
             Event::SyncFailed { file, from } => {
                 self.files.entry(file).or_default().pending.retain(|(place, _)| place >= from);
             }
-            Event::Said(_) => {}
+            Event::Said(_) | Event::Unsaid => {}
         }
     }
 
