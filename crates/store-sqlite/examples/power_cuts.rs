@@ -8,7 +8,7 @@ mod power_cuts;
 use std::process::ExitCode;
 
 use forebay_store_sqlite::Durability;
-use power_cuts::faults::{self, FAILURES, fail_by_chance, fail_each};
+use power_cuts::faults::{self, FAILURES, fail_by_chance, fail_each, fail_in_turn};
 use power_cuts::{Call, Found, Modes, cut_power};
 
 /// Cuts of one history, and what each client does in it.
@@ -53,6 +53,9 @@ fn main() -> ExitCode {
             };
             faults += tell(&format!("{mode:?}, {of:?} fails once"), &fail_each(mode, of, code, every));
         }
+        let places = (0..60).step_by(3).flat_map(|sync| (0..4).map(move |write| (sync, write)));
+        let runs: Vec<faults::Found> = places.map(|(sync, write)| fail_in_turn(mode, sync, write)).collect();
+        faults += tell(&format!("{mode:?}, a sync and then a write"), &runs);
         let seed = seed as u64;
         let runs = fail_by_chance(Modes::both(mode), seed..seed + failing as u64);
         faults += tell(&format!("{mode:?}, by chance"), &runs);

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use forebay_domain::port::StoreError;
-use rusqlite::ffi;
+use rusqlite::{ErrorCode, ffi};
 
 /// Why a database was not opened. Nothing was changed in it.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +50,8 @@ impl OpenError {
     pub(crate) fn sqlite(path: &Path, source: rusqlite::Error) -> OpenError {
         let path = path.to_owned();
         match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, source },
-            Some(rusqlite::ErrorCode::ReadOnly) => OpenError::ReadOnly { path, source },
+            Some(ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, source },
+            Some(ErrorCode::ReadOnly) => OpenError::ReadOnly { path, source },
             _ => OpenError::Sqlite { path, source },
         }
     }
@@ -104,6 +104,11 @@ pub(crate) fn may_pass(error: &rusqlite::Error) -> bool {
                 | ffi::SQLITE_INTERRUPT
         ),
     }
+}
+
+/// Whether somebody else is at it.
+pub(crate) fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Whether a statement of the catalog was refused for what it says.

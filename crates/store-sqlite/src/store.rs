@@ -16,7 +16,7 @@ use rusqlite::{Connection, DEFAULT_NAME, wal::CheckpointMode};
 
 use crate::apply;
 use crate::encode;
-use crate::error::{OpenError, SyncFailed, broken, may_pass, sorted};
+use crate::error::{OpenError, SyncFailed, broken, is_locked, may_pass, sorted};
 use crate::fold::Folder;
 use crate::names::GoneNames;
 use crate::place::{Place, WriterLock};
@@ -309,10 +309,10 @@ fn open(place: &Place) -> Result<(Connection, u32), OpenError> {
     db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     keep_log(&db, true).map_err(failed)?;
     // What a failed sync left in the log can be read as long as the computer runs, but no further sync makes
-    // it durable: what comes behind it were lost with it. In the database it is written anew. Somebody who
-    // reads for long may be in the way of that, or a full disk; then it stays as it is.
+    // it durable: what comes behind it were lost with it. In the database it is written anew, or this is no
+    // start. Only somebody who reads for long may be in the way; then it stays as it is.
     match db.wal_checkpoint_v2(DEFAULT_NAME, CheckpointMode::TRUNCATE) {
-        Err(error) if !may_pass(&error) => Err(failed(error)),
+        Err(error) if !is_locked(&error) => Err(failed(error)),
         Ok(_) | Err(_) => Ok((db, version)),
     }
 }

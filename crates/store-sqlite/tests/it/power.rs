@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_store_sqlite::Durability;
 use rusqlite::ffi;
 
-use crate::power_cuts::faults::{fail_by_chance, fail_each};
+use crate::power_cuts::faults::{fail_by_chance, fail_each, fail_in_turn};
 use crate::power_cuts::{Call, Modes, cut_power};
 
 const ROUNDS: usize = 12;
@@ -72,6 +72,16 @@ fn each_write_may_fail_and_is_done_again() {
         for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_FULL] {
             failing(mode, Call::Write, code, 97);
         }
+    }
+}
+
+#[test]
+fn a_start_that_cannot_fold_a_log_in_which_a_sync_failed_is_none() {
+    // With losses of all kinds behind it.
+    for (sync, write) in (20..24).flat_map(|sync| (0..3).map(move |write| (sync, write))) {
+        let found = fail_in_turn(Durability::Power, sync, write);
+        assert_eq!(found.faults, [""; 0]);
+        assert!(found.failed && found.broken.is_some(), "{found:?}");
     }
 }
 

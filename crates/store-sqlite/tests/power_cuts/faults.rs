@@ -108,7 +108,7 @@ impl Lives {
                 }
             }
             // The process is gone; what the computer has of its files is what was written.
-            let mut entries = tape.take();
+            let mut entries = tape.entries();
             if self.modes.engine == Durability::Process && failed.is_some_and(|fault| fault.forgets) {
                 // As after a power cut.
                 let lasting = super::last_synced(&entries);
@@ -119,7 +119,6 @@ impl Lives {
             let cut_behind = if life == 0 { answers } else { answers.min(heard + self.cut_behind) };
             found.cut_power(&format!("{when}, life {life}"), self.modes.engine, &entries, cut_behind, self.loss);
             heard = answers;
-            tape.go_on(entries);
         }
         found
     }
@@ -208,6 +207,13 @@ pub fn fail_each(mode: Durability, of: Call, code: i32, every: usize) -> Vec<Fou
     let fault = |after| Fault { of, after, code, forgets: after / LOSSES.len() % 2 == 1 };
     let runs = (0..).step_by(every).map(|after| Lives::failing_once(mode, fault(after)).play());
     runs.take_while(|found| found.failed || !found.faults.is_empty()).collect()
+}
+
+/// Fails a sync, and then a write of the next life.
+pub fn fail_in_turn(mode: Durability, sync: usize, write: usize) -> Found {
+    let sync = Fault { of: Call::Sync, after: sync, code: ffi::SQLITE_IOERR_FSYNC, forgets: false };
+    let write = Fault { of: Call::Write, after: write, code: ffi::SQLITE_FULL, forgets: false };
+    Lives { faults: vec![sync, write], ..Lives::failing_once(mode, sync) }.play()
 }
 
 /// Fails calls of all kinds by chance, in up to three lives of an engine.

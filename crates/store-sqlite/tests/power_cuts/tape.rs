@@ -122,7 +122,7 @@ impl Tape {
             return Ok(());
         };
         faulty.told.insert(file.into(), (fault.code, vec![handle]));
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         if fault.forgets {
             let mut disk = Disk::default();
             entries.iter().enumerate().for_each(|(place, entry)| disk.play(place, &entry.event));
@@ -145,25 +145,23 @@ impl Tape {
     }
 
     pub fn push(&self, event: Event) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         entries.push(Entry { at: Instant::now(), event });
     }
 
     /// The place of the next entry: a sync that begins now covers what stands before it.
     pub fn position(&self) -> usize {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.entries().len()
     }
 
-    /// Records behind these entries, which were taken.
-    pub fn go_on(&self, mut entries: Vec<Entry>) {
-        let mut recorded = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(recorded.is_empty(), "places of entries do not change");
-        recorded.append(&mut entries);
+    /// What was recorded. Who writes waits meanwhile.
+    pub fn entries(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was recorded; from here on it is recorded anew.
     pub fn take(&self) -> Vec<Entry> {
-        std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.entries())
     }
 }
 
