@@ -68,10 +68,14 @@ pub enum Bench {
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
     },
-    /// How soon a server takes claims with many ready jobs in its database, and its memory.
+    /// How soon a server takes claims with many ready jobs in its database, and its memory; and how soon it
+    /// listens after a kill.
     Start {
         #[arg(long, default_value_t = 1_000_000)]
         ready: u64,
+        /// How long its log is at the kill, in MB.
+        #[arg(long, default_value_t = 160)]
+        log: u64,
         /// A binary that is built already.
         #[arg(long)]
         binary: Option<std::path::PathBuf>,
@@ -224,7 +228,7 @@ pub fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Lists { with_peer, binary } => lists::run(with_peer, binary),
         Bench::Scale { jobs, binary } => torcs::scale(jobs, binary),
         Bench::Chain { stages, with_peer, binary } => torcs::chain(stages, with_peer, binary),
-        Bench::Start { ready, binary } => start::run(ready, binary),
+        Bench::Start { ready, log, binary } => start::run(ready, log * 1_000_000, binary),
         Bench::Engine { quick } => engine(quick),
         Bench::Stream => {
             crate::ci::sh("cargo", &["run", "--release", "--locked", "-p", "forebay-tasks", "--example", "stream_rate"])

@@ -1,4 +1,5 @@
-//! How soon a server takes claims with many ready jobs in its database, and what it holds in memory.
+//! How soon a server takes claims with many ready jobs in its database, and what it holds in memory; how
+//! soon it listens after a kill with a long log, and with many names of tasks that are over.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use serde_json::json;
 
 use crate::http::Http;
@@ -14,7 +16,14 @@ use crate::server::{Server, given_or_built, runtime};
 /// Claims, of ten jobs each, before the memory is looked at: windows and caches have filled by then.
 const CLAIMS: usize = 2_000;
 
-pub fn run(ready: u64, binary: Option<PathBuf>) -> anyhow::Result<()> {
+/// Names of tasks that are over: as many as can gather, and as many that are going.
+const NAMES: i64 = 2 * 65_536;
+
+/// With each commit that ended any.
+const NAMES_OF_COMMIT: i64 = 64;
+
+/// `log`: how long the log is at the kill, in bytes.
+pub fn run(ready: u64, log: u64, binary: Option<PathBuf>) -> anyhow::Result<()> {
     let binary = given_or_built(binary)?;
     let scratch = tempfile::tempdir_in(".")?;
     let db = scratch.path().join("start.db");
@@ -53,6 +62,62 @@ pub fn run(ready: u64, binary: Option<PathBuf>) -> anyhow::Result<()> {
         server.memory("VmRSS")? as f64 / 1e6,
         server.memory("VmHWM")? as f64 / 1e6,
     );
+    let bytes = runtime.block_on(kill_with_a_long_log(server, &db, log))?;
+    println!("killed with a log of {:.0} MB: listens after {:.3} s", bytes as f64 / 1e6, listens(&binary, &db)?);
+    end_tasks(&db)?;
+    println!("{NAMES} names of tasks that are over: listens after {:.3} s", listens(&binary, &db)?);
+    Ok(())
+}
+
+/// Seconds until a server listens. It is stopped well.
+fn listens(binary: &Path, db: &Path) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let server = Server::start(binary, db, "power")?;
+    let listening = began.elapsed().as_secs_f64();
+    server.stop()?;
+    Ok(listening)
+}
+
+/// Creates jobs until the log is so long; how long it is.
+async fn kill_with_a_long_log(server: Server, db: &Path, least: u64) -> anyhow::Result<u64> {
+    // As long as somebody reads what was there before, the log does not begin anew.
+    let reader = Connection::open(db)?;
+    reader.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    reader.execute_batch("BEGIN")?;
+    reader.query_row("SELECT count(*) FROM workflow", [], |_| Ok(()))?;
+    let log = db.with_extension("db-wal");
+    let mut http = Http::connect(server.address).await?;
+    let workflow = http.call("POST", "/workflows", Some(json!({"name": "log", "user": "bench"}))).await?;
+    let job = |n: u32| json!({"workflow_id": workflow["id"], "name": format!("job {n}"), "command": "x".repeat(1_000)});
+    let mut created = 0;
+    while std::fs::metadata(&log)?.len() < least {
+        let jobs: Vec<_> = (created..created + 1_000).map(job).collect();
+        http.call("POST", "/bulk_jobs", Some(json!({"jobs": jobs}))).await?;
+        created += 1_000;
+    }
+    server.kill()?;
+    drop(reader);
+    forget(db)?;
+    forget(&log)?;
+    Ok(std::fs::metadata(&log)?.len())
+}
+
+/// Leaves as many names of tasks that are over as there can be, in the database of a server that was stopped.
+fn end_tasks(db: &Path) -> anyhow::Result<()> {
+    let db = Connection::open(db)?;
+    db.execute_batch("PRAGMA synchronous = OFF")?;
+    // 36 characters, as most have.
+    db.execute(
+        "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n LIMIT ?1) \
+         INSERT INTO gone_names (lsn, names) \
+         SELECT -id, json_group_array(json_array(1, name, id)) \
+         FROM (SELECT id, lower(hex(randomblob(16))) || '----' AS name FROM n) GROUP BY id / ?2",
+        [NAMES, NAMES_OF_COMMIT],
+    )?;
+    db.execute_batch(
+        "INSERT INTO job_name (workflow_id, name, job_id) \
+         SELECT e.value ->> 0, e.value ->> 1, e.value ->> 2 FROM gone_names, json_each(names) e",
+    )?;
     Ok(())
 }
 
