@@ -48,8 +48,10 @@ pub(crate) struct Actor<S> {
     backlog_max: usize,
     hold: Duration,
     backoff: Backoff,
-    /// No answer leaves before its commit.
-    may_doze: bool,
+    /// When answers may leave.
+    egress: Egress,
+    /// At least one of the last messages was answered without a wait for its commit.
+    answers_at_once: bool,
     /// The cadence's time counts from here.
     origin: Instant,
     taken: Taken,
@@ -86,7 +88,7 @@ struct InFlight {
     changed: Option<Changed>,
 }
 
-/// While a commit is in flight, or due shortly, no answer can leave: callers need not wake the
+/// While a commit is in flight, or due shortly, and answers wait for it, callers need not wake the
 /// engine one by one. It looks up by itself this often, or when so many messages wait.
 const DOZE: Duration = Duration::from_millis(1);
 const DOZE_MESSAGES: usize = 64;
@@ -98,7 +100,7 @@ const TURN_MESSAGES: usize = 256;
 impl<S: Store + Send + 'static> Actor<S> {
     pub fn new(parts: Parts<S>, options: Options) -> Actor<S> {
         let cadence = Cadence::new(options.cadence());
-        let may_doze = options.egress() == Egress::Committed;
+        let egress = options.egress();
         let syncing = match options.durability {
             Durability::Power => None,
             Durability::Process { sync_interval, mut sync } => {
@@ -117,7 +119,8 @@ impl<S: Store + Send + 'static> Actor<S> {
             backlog_max: options.backlog_max,
             hold: options.hold,
             backoff: options.backoff,
-            may_doze,
+            egress,
+            answers_at_once: true,
             origin: Instant::now(),
             taken: Taken::default(),
             held: VecDeque::new(),
@@ -232,6 +235,7 @@ impl<S: Store + Send + 'static> Actor<S> {
     /// Calls for which there is no room are held, and refused in the end.
     fn apply(&mut self, now: Timestamp) {
         let backlog_before = self.parts.machine.backlog();
+        self.answers_at_once &= self.taken.messages.is_empty();
         for _ in 0..self.batch_max.min(TURN_MESSAGES) {
             let backlog = self.parts.machine.backlog();
             let has_room = backlog < self.backlog_max;
@@ -294,6 +298,7 @@ impl<S: Store + Send + 'static> Actor<S> {
         let handed = self.handed();
         for (ticket, lsn, answer) in self.parts.machine.answers() {
             self.waiting += usize::from(lsn > handed);
+            self.answers_at_once |= lsn <= self.parts.committed;
             self.outbox.park(ticket, lsn, answer);
         }
     }
@@ -405,13 +410,14 @@ impl<S: Store + Send + 'static> Actor<S> {
             return None;
         }
         let now = Instant::now();
+        let may_doze = self.egress == Egress::Committed || !self.answers_at_once;
         let flush = match self.cadence.decide(now - self.origin) {
             Flush::Now => return None,
             Flush::At(due) => Some(self.origin + due),
-            Flush::WhenCommitted => self.may_doze.then_some(now + DOZE),
+            Flush::WhenCommitted => may_doze.then_some(now + DOZE),
             Flush::Nothing => None,
         };
-        let dozing = self.may_doze && flush.is_some_and(|due| due <= now + DOZE);
+        let dozing = may_doze && flush.is_some_and(|due| due <= now + DOZE);
         let messages = match self.cadence.awaited() {
             _ if !dozing => 1,
             0 => DOZE_MESSAGES,

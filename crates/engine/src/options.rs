@@ -22,7 +22,7 @@ pub enum Durability {
     /// Claims, starts and outcomes at once, all else after a commit with fsync. What a killed process
     /// or power loss takes of the last `flush_interval` is done again.
     Memory {
-        /// The least time between two commits that somebody waits for.
+        /// The least time between two commits that somebody waits for, and fewer than 1024 callers.
         read_flush_min: Duration,
     },
 }

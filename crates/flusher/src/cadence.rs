@@ -137,7 +137,7 @@ impl Cadence {
         self.open.changes >= self.options.batch_max
     }
 
-    /// So many callers wait for the open batch that it gathers for no more.
+    /// So many callers wait for the open batch that it goes as soon as the writer is idle.
     #[must_use]
     pub fn is_worth_a_commit(&self) -> bool {
         self.open.callers >= Self::MANY
@@ -206,8 +206,8 @@ impl Cadence {
             self.options.flush_interval
         };
         let spaced = self.last_start.map(|start| start + interval);
-        let gathered = self.gathering.filter(|_| !self.is_worth_a_commit()).map(|gathering| gathering.until);
-        spaced.max(gathered)
+        let gathered = self.gathering.map(|gathering| gathering.until);
+        spaced.max(gathered).filter(|_| !self.is_worth_a_commit())
     }
 }
 
@@ -387,8 +387,9 @@ mod tests {
     }
 
     #[test]
-    fn with_very_many_callers_there_is_no_gathering() {
-        for options in [CadenceOptions::power(), CadenceOptions::process()] {
+    fn for_very_many_callers_a_commit_starts_when_the_writer_is_idle() {
+        let gathers = [CadenceOptions::power(), CadenceOptions::process()];
+        for options in gathers.into_iter().chain([CadenceOptions::every(us(1100))]) {
             let mut cadence = after_a_commit(options, 4 * Cadence::MANY, us(1000));
             cadence.gathered(1, Cadence::MANY - 1);
             assert_eq!(cadence.decide(us(1001)), Flush::At(us(1100)));

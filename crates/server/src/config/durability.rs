@@ -35,8 +35,8 @@ pub struct DurabilitySettings {
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_SYNC_INTERVAL")]
     #[serde(deserialize_with = "some_duration")]
     pub sync_interval: Option<Duration>,
-    /// With --durability memory: the least time between two commits that somebody waits for, such
-    /// as 5ms.
+    /// With --durability memory: the least time between two commits that somebody waits for (and fewer
+    /// than 1024 callers), such as 5ms.
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_READ_FLUSH_MIN")]
     #[serde(deserialize_with = "some_duration")]
     pub read_flush_min: Option<Duration>,
