@@ -3,8 +3,8 @@
 //! A caller that finds nobody leading takes the ledger and commits its operation on its own thread:
 //! one uncontended lock before and one after. Whoever comes meanwhile waits in line with its
 //! operation; the leader takes what is in line into its transaction, hands the ledger to the next
-//! in line, and answers, with one call of the system for all who wait together. Operations from async callers are led by an attendant thread, which
-//! starts with the first of them.
+//! in line, and answers, with one call of the system for all who wait together. Operations from async
+//! callers are led by an attendant thread, which starts with the first of them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,55 +13,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::ledger::Ledger;
 use crate::seat::{Hall, Seat, Submission, Turn};
 use crate::{Backoff, Cause, Failure, Refused};
-
-/// Where operations go, several in one transaction.
-pub trait Ledger: Send + 'static {
-    type Op: Send + 'static;
-    /// What an operation's caller gets, its own failure included: an operation that fails alone
-    /// leaves the rest of its transaction as it was.
-    type Answer: Send + 'static;
-
-    /// Begins a transaction that may write.
-    ///
-    /// # Errors
-    /// `Busy` if it may be tried again.
-    fn begin(&mut self) -> Result<(), Failure>;
-
-    /// Carries one operation out. It may be carried out again after a roll-back.
-    ///
-    /// # Errors
-    /// Only what fails the whole transaction.
-    fn apply(&mut self, op: &Self::Op) -> Result<Self::Answer, Failure>;
-
-    /// Commits what was applied.
-    ///
-    /// # Errors
-    /// `Busy` if nothing was committed.
-    fn commit(&mut self) -> Result<(), Failure>;
-
-    /// Undoes what was applied since [`begin`](Ledger::begin); called after any failure since.
-    fn roll_back(&mut self);
-
-    /// A transaction of one operation; override it where that is cheaper.
-    ///
-    /// # Errors
-    /// As the three steps.
-    fn apply_alone(&mut self, op: &Self::Op) -> Result<Self::Answer, Failure> {
-        self.begin()?;
-        let answer = self.apply(op)?;
-        self.commit()?;
-        Ok(answer)
-    }
-
-    /// Completes an answer, after its commit, with what its operation holds. It runs where the
-    /// caller is, while others commit.
-    fn settle(op: Self::Op, answer: Self::Answer) -> Self::Answer {
-        drop(op);
-        answer
-    }
-}
 
 /// The bounds of a [`Group`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
