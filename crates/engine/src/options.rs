@@ -31,7 +31,8 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct Options {
     pub durability: Durability,
-    /// The least time from the start of one commit to the start of the next.
+    /// The least time from the start of one commit to the start of the next, while fewer than 1024 callers
+    /// wait for that.
     pub flush_interval: Duration,
     /// At most so long after the start of a commit the next one gathers for callers to come back, if
     /// that is longer than a tenth of the commit's time.

@@ -10,7 +10,8 @@ use std::time::Duration;
 /// How often to flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CadenceOptions {
-    /// The least time from the start of one commit to the start of the next.
+    /// The least time from the start of one commit to the start of the next, while fewer than 1024 callers
+    /// wait for that.
     pub flush_interval: Duration,
     /// The same for a batch that somebody waits for; at most `flush_interval` counts.
     pub answer_interval: Duration,
@@ -170,7 +171,7 @@ impl Cadence {
             return Flush::Nothing;
         }
         match self.due() {
-            Some(due) if due > now && !self.is_full() && !self.hurry => Flush::At(due),
+            Some(due) if due > now && !self.is_full() && !self.is_worth_a_commit() && !self.hurry => Flush::At(due),
             Some(_) | None => Flush::Now,
         }
     }
@@ -207,7 +208,7 @@ impl Cadence {
         };
         let spaced = self.last_start.map(|start| start + interval);
         let gathered = self.gathering.map(|gathering| gathering.until);
-        spaced.max(gathered).filter(|_| !self.is_worth_a_commit())
+        spaced.max(gathered)
     }
 }
 

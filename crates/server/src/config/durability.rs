@@ -40,7 +40,7 @@ pub struct DurabilitySettings {
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_READ_FLUSH_MIN")]
     #[serde(deserialize_with = "some_duration")]
     pub read_flush_min: Option<Duration>,
-    /// The least time between two commits, such as 1ms.
+    /// The least time between two commits, while fewer than 1024 callers wait, such as 1ms.
     #[arg(long, value_name = "TIME", value_parser = duration, env = "FOREBAY_FLUSH_INTERVAL")]
     #[serde(deserialize_with = "some_duration")]
     pub flush_interval: Option<Duration>,
